@@ -1,0 +1,52 @@
+/*
+ * failpoint.h - named places where a test kills the process.
+ *
+ * Compiled in with -DSKALD_FAILPOINTS=ON only; else nothing remains of them.
+ * SKALD_FAILPOINT=name:n in the environment: SIGKILL at the n-th passage.
+ * Every name stands in the X-macro list below, with its meaning, so that
+ * --list-failpoints prints them all.
+ */
+#ifndef SKALD_BASE_FAILPOINT_H
+#define SKALD_BASE_FAILPOINT_H
+
+#include <stdio.h>
+
+#define SKALD_FAILPOINTS_EACH(X) \
+	X(relay_after_tick, "relay: the tick is committed, nothing of it is published") \
+	X(relay_after_read, "relay: the rows of a tick are read, none is produced") \
+	X(relay_after_produce, "relay: rows are produced, not all acknowledged") \
+	X(relay_after_ack, "relay: all rows of a tick acknowledged, not yet recorded") \
+	X(relay_before_mark, \
+		"relay: before the acknowledged tick and its mark are recorded") \
+	X(relay_after_truncate_check, \
+		"relay: a leaf is locked and checked, not truncated") \
+	X(runner_after_begin, \
+		"consumer: the batch transaction is open, no handler has run") \
+	X(runner_after_handler, \
+		"consumer: the handlers have run, watermarks not written") \
+	X(runner_before_commit, "consumer: everything is written, not committed") \
+	X(runner_after_commit, "consumer: committed, memory not updated") \
+	X(runner_before_offset, "consumer: before the offsets go to Kafka") \
+	X(runner_after_dead_letter, "consumer: a dead letter is written, not committed") \
+	X(replay_after_claim, \
+		"replay: a dead letter is claimed, its handler has not run") \
+	X(replay_before_commit, \
+		"replay: the handler has run and it is resolved, not committed")
+
+enum skald_failpoint {
+#define SKALD_FAILPOINT_ENUM(name, meaning) SKALD_FP_##name,
+	SKALD_FAILPOINTS_EACH(SKALD_FAILPOINT_ENUM)
+#undef SKALD_FAILPOINT_ENUM
+		SKALD_FP_COUNT
+};
+
+#ifdef SKALD_WITH_FAILPOINTS
+#define SKALD_FAILPOINT(name) skald_failpoint_pass(SKALD_FP_##name)
+#else
+#define SKALD_FAILPOINT(name) ((void)0)
+#endif
+
+void skald_failpoint_pass(enum skald_failpoint fp);
+void skald_failpoint_list(FILE *out); /* name, tab, meaning */
+
+#endif

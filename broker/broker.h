@@ -1,0 +1,231 @@
+/*
+ * broker.h - Kafka: gapless producer, group consumer, topics, dev broker.
+ * The only folder that sees librdkafka. Objects belong to one thread.
+ *
+ * librdkafka errors -> skald_rc is one table (broker/errors.c): err->origin
+ * "kafka", err->code the error's number.
+ */
+#ifndef SKALD_BROKER_BROKER_H
+#define SKALD_BROKER_BROKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/err.h"
+#include "base/headers.h"
+#include "base/slice.h"
+
+struct skald_config;
+
+/* --- properties ------------------------------------------------------------------------- */
+
+/* The [kafka] section, checked against librdkafka; borrowed by what is created from it. */
+struct skald_kafka_props;
+SKALD_MUSTUSE enum skald_rc skald_kafka_props_create(struct skald_kafka_props **out,
+	const struct skald_config *config, struct skald_err *err);
+void skald_kafka_props_destroy(struct skald_kafka_props *props);
+
+const char *skald_kafka_version(void); /* librdkafka's, at run time */
+
+/* --- partitions -------------------------------------------------------------------------- */
+
+/* Java's murmur2, positive, modulo count: where the default partitioner of Java clients puts a key. */
+int32_t skald_partition_of(struct skald_slice key, int32_t partition_count);
+uint32_t skald_murmur2(struct skald_slice key);
+
+/* --- cluster and topics ------------------------------------------------------------------- */
+
+struct skald_cluster; /* metadata and admin; wraps one client handle */
+
+#define SKALD_CLUSTER_ID_BYTES 64
+
+SKALD_MUSTUSE enum skald_rc skald_cluster_open(struct skald_cluster **out,
+	const struct skald_kafka_props *props, struct skald_err *err);
+void skald_cluster_close(struct skald_cluster *cluster);
+/* Blocks at most timeout_ms. RETRY: no broker answers. */
+SKALD_MUSTUSE enum skald_rc skald_cluster_id(struct skald_cluster *cluster,
+	int64_t timeout_ms, char id[SKALD_CLUSTER_ID_BYTES], struct skald_err *err);
+bool skald_cluster_is_dev(const char *cluster_id); /* mockCluster...: the dev broker */
+/*
+ * Partition count of a topic; *count = 0 when it does not exist (a result, not
+ * an error). Never creates one.
+ */
+SKALD_MUSTUSE enum skald_rc skald_topic_partitions(struct skald_cluster *cluster,
+	const char *topic, int64_t timeout_ms, int32_t *count, struct skald_err *err);
+
+struct skald_topic_conf {
+	int32_t partitions; /* 8 */
+	int32_t replication; /* -1: the broker's default */
+	bool create; /* false: a missing topic is REJECT, naming [topics] create */
+};
+/*
+ * Create what is missing and wait until every partition has a leader. On the
+ * dev broker (no admin calls) a metadata request creates it.
+ * Created topics accept records of SKALD_RECORD_BYTES_MAX.
+ */
+SKALD_MUSTUSE enum skald_rc skald_topic_ensure(struct skald_cluster *cluster,
+	const char *topic, const struct skald_topic_conf *conf, int64_t timeout_ms,
+	int32_t *count, struct skald_err *err);
+/* First and next offset of a partition, asked of its leader. */
+SKALD_MUSTUSE enum skald_rc skald_topic_offsets(struct skald_cluster *cluster,
+	const char *topic, int32_t partition, int64_t timeout_ms, int64_t *lo,
+	int64_t *hi, struct skald_err *err);
+/* Brokers by "host:port", for doctor. */
+SKALD_MUSTUSE enum skald_rc skald_cluster_brokers(struct skald_cluster *cluster,
+	int64_t timeout_ms, unsigned *count, struct skald_err *err);
+
+/* --- producer ----------------------------------------------------------------------------- */
+
+/*
+ * Idempotent and gapless: per partition the log is a prefix of what was sent,
+ * in order. When librdkafka reports a fatal error (a gap would follow) the
+ * producer is dead: destroy it, create a new one, send again from the last
+ * record of which everything before is acknowledged.
+ */
+struct skald_producer;
+
+struct skald_record {
+	const char *topic; /* terminated */
+	int32_t partition; /* always explicit */
+	struct skald_slice key; /* NULL slice: no key */
+	struct skald_slice value; /* NULL slice: tombstone */
+	struct skald_headers headers;
+	int64_t timestamp_ms; /* 0: now */
+	uint64_t tag; /* handed back by the delivery report */
+};
+
+/* One report: rc OK = acknowledged by all in-sync replicas. */
+typedef void (*skald_report_fn)(
+	uint64_t tag, enum skald_rc rc, const struct skald_err *err, void *ctx);
+
+SKALD_MUSTUSE enum skald_rc skald_producer_create(struct skald_producer **out,
+	const struct skald_kafka_props *props, const char *client_id,
+	struct skald_err *err);
+/* Drops what is queued and in flight (no reports); at most a second. NULL is fine. */
+void skald_producer_destroy(struct skald_producer *producer);
+
+/*
+ * Queue one record; everything is copied. *full = true: nothing was queued,
+ * serve reports first (back-pressure, not an error). REJECT: too large for
+ * message.max.bytes, unknown partition. RETRY: fatal state, see skald_producer_is_dead.
+ */
+SKALD_MUSTUSE enum skald_rc skald_producer_send(struct skald_producer *producer,
+	const struct skald_record *record, bool *full, struct skald_err *err);
+/* Hand out the reports that are there; never blocks. Returns how many. */
+unsigned skald_producer_serve(
+	struct skald_producer *producer, skald_report_fn report, void *ctx);
+/* Readable when reports wait: for poll(2). */
+int skald_producer_fd(struct skald_producer *producer);
+bool skald_producer_is_dead(const struct skald_producer *producer, struct skald_err *why);
+/* Send what lingers now. */
+void skald_producer_push(struct skald_producer *producer);
+/* The last broker-side complaint (all brokers down, ...) since the last call; false if none. */
+bool skald_producer_complaint(struct skald_producer *producer, struct skald_err *err);
+
+/* --- consumer ----------------------------------------------------------------------------- */
+
+struct skald_kafka_consumer;
+
+/* A record; borrowed until skald_kafka_records_free of its batch. */
+struct skald_kafka_record {
+	const char *topic;
+	int32_t partition;
+	int64_t offset;
+	int64_t timestamp_ms; /* -1: none */
+	struct skald_slice key;
+	struct skald_slice value;
+	struct skald_headers headers;
+};
+
+enum skald_group_event {
+	SKALD_GROUP_ASSIGNED, /* answer with skald_kafka_assign of the same partitions and offsets */
+	SKALD_GROUP_REVOKED, /* finish nothing more of them; the library unassigns on return */
+	SKALD_GROUP_LOST, /* like revoked, but another may already own them */
+};
+
+struct skald_kafka_partition {
+	const char *topic; /* borrowed during the call */
+	int32_t partition;
+	int64_t offset; /* in: where to start */
+};
+
+struct skald_kafka_consumer_conf {
+	const char *group;
+	const char *client_id;
+	const char *const *topics;
+	unsigned topic_count;
+	int64_t session_timeout_ms; /* 0: librdkafka's default */
+	int64_t max_poll_interval_ms;
+	/* Called on this consumer's thread, inside skald_kafka_consumer_serve or _close. On
+	   ASSIGNED fill offset of every partition before return; offset -1 leaves that
+	   partition unassigned (it is stopped, the group is told nothing). */
+	void (*on_group)(enum skald_group_event event,
+		struct skald_kafka_partition *partitions, unsigned count, void *ctx);
+	/* A partition cannot go on: offset out of range, topic gone, not authorised. */
+	void (*on_stopped)(const char *topic, int32_t partition,
+		const struct skald_err *err, void *ctx);
+	void *ctx;
+};
+
+/* Eager assignor (range): librdkafka 2.0.2's cooperative one loses assignments. */
+SKALD_MUSTUSE enum skald_rc skald_kafka_consumer_open(struct skald_kafka_consumer **out,
+	const struct skald_kafka_props *props,
+	const struct skald_kafka_consumer_conf *conf, struct skald_err *err);
+/* Leaves the group; bounded (the mock and a vanished broker can hang librdkafka's own close). */
+void skald_kafka_consumer_close(struct skald_kafka_consumer *consumer);
+/* Rebalances and errors; never blocks. Must be called at least every few hundred ms. */
+void skald_kafka_consumer_serve(struct skald_kafka_consumer *consumer);
+/* Readable when records or group events wait. */
+int skald_kafka_consumer_fd(struct skald_kafka_consumer *consumer);
+
+/*
+ * Up to max records of the assigned partitions, in offset order per partition,
+ * fair between partitions; does not block. Not calling it is the back-pressure.
+ */
+struct skald_kafka_records;
+SKALD_MUSTUSE enum skald_rc skald_kafka_records_take(
+	struct skald_kafka_consumer *consumer, unsigned max,
+	struct skald_kafka_records **out, struct skald_err *err);
+unsigned skald_kafka_records_count(const struct skald_kafka_records *records);
+const struct skald_kafka_record *skald_kafka_records_at(
+	const struct skald_kafka_records *records, unsigned index);
+void skald_kafka_records_free(struct skald_kafka_records *records);
+
+/* Throw away what is prefetched of a partition and go on at offset (same thread). */
+SKALD_MUSTUSE enum skald_rc skald_kafka_consumer_seek(
+	struct skald_kafka_consumer *consumer, const char *topic, int32_t partition,
+	int64_t offset, struct skald_err *err);
+/* Stop reading a partition for good (until the next assignment). */
+void skald_kafka_consumer_stop(
+	struct skald_kafka_consumer *consumer, const char *topic, int32_t partition);
+/* The hint for lag tools; asynchronous, errors are only logged. offset = next to read. */
+void skald_kafka_consumer_commit(struct skald_kafka_consumer *consumer,
+	const struct skald_kafka_partition *partitions, unsigned count);
+/* Known end of a partition as of the last fetch; -1 if not known. Does not block. */
+int64_t skald_kafka_consumer_end(
+	struct skald_kafka_consumer *consumer, const char *topic, int32_t partition);
+/* First and next offset asked of the leader; blocks at most timeout_ms. */
+SKALD_MUSTUSE enum skald_rc skald_kafka_consumer_offsets(
+	struct skald_kafka_consumer *consumer, const char *topic, int32_t partition,
+	int64_t timeout_ms, int64_t *lo, int64_t *hi, struct skald_err *err);
+/* Any broker connection up? For readiness. */
+bool skald_kafka_consumer_is_connected(const struct skald_kafka_consumer *consumer);
+
+/* --- dev broker --------------------------------------------------------------------------- */
+
+/*
+ * librdkafka's mock cluster as a broker for development: one node on loopback.
+ * In memory only, at most 5 MiB a partition (older records are dropped), no
+ * admin calls, no transactions. Says so in `skald_dev_broker_warning`.
+ */
+struct skald_dev_broker;
+/* port 0: any free one. partitions: of topics created by use. */
+SKALD_MUSTUSE enum skald_rc skald_dev_broker_start(struct skald_dev_broker **out,
+	int port, int32_t partitions, struct skald_err *err);
+void skald_dev_broker_stop(struct skald_dev_broker *broker);
+const char *skald_dev_broker_address(
+	const struct skald_dev_broker *broker); /* host:port */
+const char *skald_dev_broker_warning(void);
+
+#endif

@@ -1,0 +1,181 @@
+/*
+ * sql.h - PostgreSQL: sessions, statements, pipelines, migrations, leases.
+ * The only folder that sees libpq. struct pg_conn is libpq's own tag of PGconn,
+ * the one third-party type that crosses a door: an embedding service hands over
+ * its own connection, because the point is *its* transaction.
+ *
+ * Objects belong to one thread. SQLSTATE -> skald_rc is one table (sql/errors.c):
+ * outage classes, conflicts and everything transient are RETRY; data and
+ * constraint errors (22, 23, SK001, SK003, SK004, SK006, SK007) REJECT; missing
+ * schema or rights (42, 3F, 28, SK005) FATAL. err->code is the SQLSTATE.
+ */
+#ifndef SKALD_SQL_SQL_H
+#define SKALD_SQL_SQL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/slice.h"
+#include "base/uuid.h"
+
+struct pg_conn;
+struct skald_sql; /* our own session: a connection, its prepared statements, its settings */
+struct skald_rows; /* a result; cells are borrowed until skald_rows_free */
+
+/* --- parameters ------------------------------------------------------------------------- */
+
+struct skald_param {
+	struct skald_slice
+		value; /* NULL slice: SQL NULL. Text must end with a NUL byte. */
+	bool is_binary; /* value is in PostgreSQL's binary format */
+	unsigned type_oid; /* 0: the server infers */
+};
+
+/* clang-format off */
+#define SKALD_PARAM_NULL ((struct skald_param){ { NULL, 0 }, false, 0 })
+/* clang-format on */
+struct skald_param skald_param_text(const char *text); /* NULL: SQL NULL */
+struct skald_param skald_param_bytea(
+	struct skald_slice bytes); /* binary bytea, no escaping */
+/* dst holds the text of the number: at least 24 bytes, must outlive the call. */
+struct skald_param skald_param_int(int64_t value, char dst[static 24]);
+
+/* One-dimensional array literals in text format, for set-based statements (unnest($1::text[])). */
+struct skald_buf;
+void skald_array_begin(struct skald_buf *buf);
+void skald_array_add_text(
+	struct skald_buf *buf, struct skald_slice text); /* NULL slice: NULL */
+void skald_array_add_bytea(struct skald_buf *buf, struct skald_slice bytes);
+void skald_array_add_int(struct skald_buf *buf, int64_t value);
+void skald_array_end(struct skald_buf *buf);
+
+/* --- sessions --------------------------------------------------------------------------- */
+
+enum skald_sql_kind {
+	SKALD_SQL_DAEMON, /* synchronous_commit on, idle_in_transaction 2 s, tcp_user_timeout */
+	SKALD_SQL_SERVICE, /* a consumer's: handlers may be slow, lock_timeout 200 ms */
+	SKALD_SQL_TOOL, /* the CLI's: statement_timeout 60 s */
+};
+
+struct skald_sql_conf {
+	const char *url; /* libpq conninfo or URI; borrowed during open only */
+	const char *application; /* application_name, e.g. "skaldd relay main" */
+	enum skald_sql_kind kind;
+	int64_t connect_timeout_ms;
+};
+
+/* Blocks at most connect_timeout_ms. RETRY: server away. FATAL: bad URL, no such role or database. */
+SKALD_MUSTUSE enum skald_rc skald_sql_open(
+	struct skald_sql **out, const struct skald_sql_conf *conf, struct skald_err *err);
+void skald_sql_close(struct skald_sql *sql); /* NULL is fine */
+struct pg_conn *skald_sql_conn(struct skald_sql *sql); /* borrowed */
+int skald_sql_fd(struct skald_sql *sql);
+bool skald_sql_is_open(
+	const struct skald_sql *sql); /* false once the connection is known dead */
+int skald_sql_backend_pid(const struct skald_sql *sql);
+bool skald_sql_is_in_transaction(struct pg_conn *conn); /* open and not failed */
+
+/*
+ * Run one statement, prepared on first use by its text's address (give literals).
+ * rows may be NULL. binary_results: cells come in binary format.
+ * Blocks one round trip. After an error inside a transaction the caller rolls back.
+ */
+SKALD_MUSTUSE enum skald_rc skald_sql_query(struct skald_sql *sql, const char *statement,
+	const struct skald_param *params, unsigned count, bool binary_results,
+	struct skald_rows **rows, struct skald_err *err);
+
+/* One or more statements without parameters: BEGIN, COMMIT, a script. */
+SKALD_MUSTUSE enum skald_rc skald_sql_exec(
+	struct skald_sql *sql, const char *script, struct skald_err *err);
+/* ROLLBACK if a transaction is open; a dead connection is left to the caller's reopen. */
+void skald_sql_rollback(struct skald_sql *sql);
+
+/* The same on a connection that is not ours (no statement cache). */
+SKALD_MUSTUSE enum skald_rc skald_conn_query(struct pg_conn *conn, const char *statement,
+	const struct skald_param *params, unsigned count, struct skald_rows **rows,
+	struct skald_err *err);
+
+/*
+ * Pipeline: queue statements, then take their results in order, in one round
+ * trip. begin..end brackets; between them only send, sync and take.
+ *   send   queues a statement (prepared on first use)
+ *   sync   flushes and marks a transaction boundary for implicit transactions
+ *   take   next result; after a failed statement the rest up to the sync is
+ *          skipped and each take returns the first failure's rc and err
+ */
+SKALD_MUSTUSE enum skald_rc skald_pipe_begin(
+	struct skald_sql *sql, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald_pipe_send(struct skald_sql *sql, const char *statement,
+	const struct skald_param *params, unsigned count, bool binary_results,
+	struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald_pipe_sync(struct skald_sql *sql, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald_pipe_take(
+	struct skald_sql *sql, struct skald_rows **rows, struct skald_err *err);
+/* Reads whatever is left and leaves pipeline mode. */
+SKALD_MUSTUSE enum skald_rc skald_pipe_end(struct skald_sql *sql, struct skald_err *err);
+
+/* --- results ---------------------------------------------------------------------------- */
+
+unsigned skald_rows_count(const struct skald_rows *rows);
+unsigned skald_rows_columns(const struct skald_rows *rows);
+const char *skald_rows_name(const struct skald_rows *rows, unsigned column);
+int64_t skald_rows_affected(
+	const struct skald_rows *rows); /* of INSERT, UPDATE, DELETE, else 0 */
+struct skald_slice skald_rows_get(
+	const struct skald_rows *rows, unsigned row, unsigned column);
+/* Text or binary int2/int4/int8 cells; NULL gives fallback. */
+int64_t skald_rows_int(
+	const struct skald_rows *rows, unsigned row, unsigned column, int64_t fallback);
+bool skald_rows_bool(const struct skald_rows *rows, unsigned row, unsigned column);
+/* binary bytea/text/uuid/timestamptz helpers; text-format bytea is decoded by skald_rows_bytea */
+bool skald_rows_uuid(const struct skald_rows *rows, unsigned row, unsigned column,
+	struct skald_uuid *out);
+bool skald_rows_time_us(const struct skald_rows *rows, unsigned row, unsigned column,
+	int64_t *wall_us); /* binary timestamptz -> us since 1970 */
+void skald_rows_free(struct skald_rows *rows);
+
+/* --- schema ------------------------------------------------------------------------------ */
+
+struct skald_migrate_report {
+	int version_before; /* 0: nothing there */
+	int version_after;
+	unsigned functions_replaced;
+	bool roles_missing; /* --no-roles: statements for a superuser are in roles_sql */
+};
+
+/* Install or upgrade; transactional, forward only, safe to run twice and from two places at once. */
+SKALD_MUSTUSE enum skald_rc skald_migrate(struct skald_sql *sql, bool no_roles,
+	struct skald_migrate_report *report, struct skald_err *err);
+/* What a person must run when --no-roles was given (static text). */
+const char *skald_migrate_roles_sql(void);
+/* Version of the schema in the database (0: none) and the one this program brings. */
+SKALD_MUSTUSE enum skald_rc skald_migrate_version(
+	struct skald_sql *sql, int *have, int *want, struct skald_err *err);
+/* FATAL with the fix when the schema is missing or older than this program needs. */
+SKALD_MUSTUSE enum skald_rc skald_migrate_check(
+	struct skald_sql *sql, struct skald_err *err);
+
+/* --- leases ------------------------------------------------------------------------------ */
+
+/*
+ * Who leads: skald.lease(kind, name, owner, term, until), database clock.
+ * take: not taken is a result (*term = 0), not an error. The term rises with
+ * every change of owner. Every transaction of the leader checks its term with
+ * its own UPDATE; renew returns *held = false when another took it.
+ */
+struct skald_lease {
+	const char *kind; /* "relay" */
+	const char *name; /* "outbox" */
+	const char *owner; /* host:pid:random, unique per loop */
+	int64_t term; /* 0: not held */
+};
+SKALD_MUSTUSE enum skald_rc skald_lease_take(
+	struct skald_sql *sql, struct skald_lease *lease, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald_lease_renew(struct skald_sql *sql,
+	struct skald_lease *lease, bool *held, struct skald_err *err);
+/* Gives it up at once, so that another need not wait for its end. */
+SKALD_MUSTUSE enum skald_rc skald_lease_drop(
+	struct skald_sql *sql, struct skald_lease *lease, struct skald_err *err);
+
+#endif
