@@ -1,0 +1,231 @@
+"""A private PostgreSQL: initdb, start, stop, crash, databases. Standard library only.
+
+initdb refuses root, so root goes through `runuser -u postgres`; an ordinary
+user starts the server himself. The data directory must be searchable by that
+user, so it lies in a directory of its own under /tmp, never in the work tree.
+"""
+
+import glob
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+from .wait import wait_until
+
+SERVER_USER = "postgres"
+
+
+class PgError(RuntimeError):
+    pass
+
+
+def free_port():
+    """A TCP port of 127.0.0.1 that is free now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def pg_bin():
+    """Where initdb and pg_ctl are: the newest installed, 13 or later."""
+    if os.environ.get("SKALD_PG_BIN"):
+        return os.environ["SKALD_PG_BIN"]
+    found = []
+    for path in glob.glob("/usr/lib/postgresql/*/bin/initdb"):
+        try:
+            found.append((float(path.split("/")[4]), os.path.dirname(path)))
+        except ValueError:
+            continue
+    if found:
+        return max(found)[1]
+    on_path = shutil.which("initdb")
+    if on_path:
+        return os.path.dirname(os.path.realpath(on_path))
+    raise PgError("no initdb found: install the package postgresql, or set SKALD_PG_BIN")
+
+
+def private_dir(prefix="skald-"):
+    """A new directory that the server's user can search; short, for the socket's path."""
+    base = os.environ.get("SKALD_TEST_DIR") or "/tmp"
+    path = tempfile.mkdtemp(prefix=prefix, dir=base)
+    os.chmod(path, 0o711)
+    return path
+
+
+class Cluster:
+    """One PostgreSQL cluster.
+
+    with Cluster() as pg:
+        url = pg.create_database()          # a fresh database's URL
+        pg.stop("immediate"); pg.start()    # a crash and the recovery after it
+    """
+
+    def __init__(self, directory=None, settings=None):
+        self.owns_dir = directory is None
+        self.dir = directory or private_dir("skald-pg-")
+        self.data = os.path.join(self.dir, "data")
+        self.log = os.path.join(self.dir, "postgresql.log")
+        self.socket_dir = self.dir
+        self.bin = pg_bin()
+        self.port = None
+        self.settings = {
+            "listen_addresses": "'127.0.0.1'",
+            "unix_socket_permissions": "0777",
+            "max_connections": "200",
+            "wal_level": "logical",
+            "max_wal_size": "'2GB'",
+            "shared_buffers": "'256MB'",
+            "log_min_messages": "warning",
+            "timezone": "'UTC'",
+        }
+        self.settings.update(settings or {})
+        self._n = 0
+
+    # -- life ------------------------------------------------------------------------------
+
+    def __enter__(self):
+        return self.create()
+
+    def __exit__(self, *_):
+        self.destroy()
+
+    def create(self):
+        """initdb and start; about a second."""
+        if os.geteuid() == 0:
+            os.makedirs(self.dir, exist_ok=True)
+            user = pwd.getpwnam(SERVER_USER)
+            os.chown(self.dir, user.pw_uid, user.pw_gid)
+        else:
+            os.makedirs(self.dir, exist_ok=True)
+        self._run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres",
+                  "--no-locale", "-E", "UTF8", "-N")
+        for attempt in range(5):  # another may take the port between asking and binding
+            self.port = free_port()
+            self._write_settings()
+            try:
+                self.start()
+                return self
+            except PgError:
+                if attempt == 4:
+                    raise
+        return self
+
+    def start(self):
+        self._run("pg_ctl", "-D", self.data, "-l", self.log, "-w", "-t", "60", "start",
+                  tail=self.log)
+
+    def stop(self, mode="fast"):
+        """mode: 'smart', 'fast', or 'immediate', which is a crash."""
+        self._run("pg_ctl", "-D", self.data, "-w", "-t", "60", "-m", mode, "stop")
+
+    def is_running(self):
+        return self.pid() is not None
+
+    def pid(self):
+        """Of the postmaster, or None."""
+        try:
+            with open(os.path.join(self.data, "postmaster.pid")) as f:
+                pid = int(f.readline())
+            os.kill(pid, 0)
+            return pid
+        except PermissionError:
+            return pid
+        except (OSError, ValueError):
+            return None
+
+    def destroy(self):
+        """Stop at once and remove everything."""
+        try:
+            if self.is_running():
+                self.stop("immediate")
+        except PgError:
+            pid = self.pid()
+            if pid and os.geteuid() == 0:
+                os.kill(pid, signal.SIGKILL)
+        if self.owns_dir:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    # -- databases -------------------------------------------------------------------------
+
+    def url(self, database="postgres", user="postgres"):
+        """By TCP: works for every client, in every language, for every user."""
+        return "postgresql://%s@127.0.0.1:%d/%s" % (user, self.port, database)
+
+    def socket_url(self, database="postgres", user="postgres"):
+        """By unix socket: faster, and what pgbench and psql on the same machine use."""
+        return "postgresql://%s@/%s?host=%s&port=%d" % (
+            user, database, self.socket_dir, self.port)
+
+    def create_database(self, name=None):
+        """Returns the URL of a new, empty database."""
+        self._n += 1
+        name = name or "t%d_%s" % (self._n, secrets.token_hex(3))
+        self.sql('CREATE DATABASE "%s"' % name)
+        return self.url(name)
+
+    def sql(self, script, database="postgres"):
+        """Run a script through psql; rows as text, columns split by '|', one list item a row."""
+        return psql(self.url(database), script)
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _write_settings(self):
+        lines = ["port = %d" % self.port, "unix_socket_directories = '%s'" % self.socket_dir]
+        lines += ["%s = %s" % item for item in self.settings.items()]
+        script = "cat > '%s/postgresql.auto.conf'" % self.data
+        self._as_server(["sh", "-c", script], stdin="\n".join(lines) + "\n")
+
+    def _as_server(self, argv, stdin=None):
+        if os.geteuid() == 0:
+            argv = ["runuser", "-u", SERVER_USER, "--"] + argv
+        # The server must not hold our pipes open, or whoever reads us waits for its end.
+        out = tempfile.TemporaryFile()
+        done = subprocess.run(argv, input=stdin, stdout=out, stderr=subprocess.STDOUT,
+                              text=True, cwd="/")
+        out.seek(0)
+        text = out.read().decode(errors="replace")
+        return done.returncode, text
+
+    def _run(self, program, *args, tail=None):
+        code, text = self._as_server([os.path.join(self.bin, program)] + list(args))
+        if code:
+            if tail and os.path.exists(tail):
+                with open(tail, errors="replace") as f:
+                    text += "".join(f.readlines()[-15:])
+            raise PgError("%s failed (%d): %s" % (program, code, text.strip()))
+
+
+def psql(url, script, check=True):
+    """Run a script in one session with psql; returns its rows as lists of text."""
+    done = subprocess.run(
+        ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"],
+        input=script, capture_output=True, text=True)
+    if check and done.returncode:
+        raise PgError("psql: " + done.stderr.strip())
+    return [line.split("|") for line in done.stdout.splitlines() if line]
+
+
+def connect(url, **kwargs):
+    """A psycopg connection in autocommit mode; use conn.transaction() for transactions."""
+    import psycopg
+
+    kwargs.setdefault("autocommit", True)
+    return psycopg.connect(url, **kwargs)
+
+
+def connect_when_up(url, timeout=30, **kwargs):
+    """Connect, waiting for a server that is starting."""
+    import psycopg
+
+    def try_it():
+        try:
+            return connect(url, **kwargs)
+        except psycopg.OperationalError:
+            return None
+
+    return wait_until(try_it, timeout, "PostgreSQL to accept connections")
