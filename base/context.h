@@ -39,7 +39,8 @@ struct skald_context {
  * correlation_id, correlationId, CorrelationId, NServiceBus.CorrelationId,
  * kafka_correlationId; without any, the message's own ce_id. The causation id
  * of what follows is this message's ce_id. An invalid traceparent is dropped
- * and a new trace begun by whoever emits (see skald_trace_child).
+ * and a new trace begun by whoever emits (see skald_trace_child). Of a message
+ * without ce_id message_id is all zero: whoever knows its place sets it.
  */
 void skald_context_read(struct skald_context *ctx, struct skald_headers headers);
 

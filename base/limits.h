@@ -28,6 +28,12 @@
 #define SKALD_OUTBOX_LEAVES        8
 #define SKALD_OUTBOX_LEAF_SHIFT    20 /* a leaf holds 2^20 ids, then the next begins */
 
+/* A loop sleeps on a session, a producer, a consumer and the like: 63 is ample. */
+#define SKALD_WAKE_FDS_MAX 63
+
+/* A log line, end included: PIPE_BUF, so that one write(2) is never interleaved. */
+#define SKALD_LOG_LINE_BYTES_MAX 4096
+
 /* Leases (database clock). */
 #define SKALD_LEASE_MS       2000
 #define SKALD_LEASE_RENEW_MS 500

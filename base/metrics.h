@@ -32,6 +32,8 @@ void skald_metrics_destroy(struct skald_metrics *metrics);
  */
 skald_metric *skald_metrics_at(struct skald_metrics *metrics, enum skald_metric_kind kind,
 	const char *name, const char *labels, const char *help, int64_t scale);
+/* Append name="value" to a list of labels, the value escaped. */
+void skald_metrics_label(struct skald_buf *labels, const char *name, const char *value);
 void skald_metrics_print(struct skald_metrics *metrics, struct skald_buf *out);
 
 #endif
