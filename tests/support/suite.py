@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+"""Runs the tests of `./dev test`: ctest's programs and the end-to-end tests.
+
+A line per test with its seconds; at the end the failures, each with the command
+that runs it alone and the tail of its log; then `N passed, N failed, N skipped`.
+"""
+
+import argparse
+import concurrent.futures
+import glob
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+SUPPORT = os.path.join(ROOT, "tests", "support")
+KINDS = ("unit", "tidy", "contract", "torture", "fuzz", "e2e")
+
+
+class Job:
+    def __init__(self, name, argv, env=None, cwd=ROOT, timeout=60, skip_code=None,
+                 kafka=False, alone=False):
+        self.name = name
+        self.argv = argv
+        self.env = env or {}
+        self.cwd = cwd
+        self.timeout = timeout * float(os.environ.get("SKALD_PATIENCE", "1"))
+        self.skip_code = skip_code
+        self.kafka = kafka
+        self.alone = alone
+        self.state = None
+        self.seconds = 0.0
+        self.log = None
+
+
+class Suite:
+    def __init__(self, began):
+        self.began = time.monotonic() - began
+        self.lock = threading.Lock()
+        self.running = {}
+        self.dir = tempfile.mkdtemp(prefix="skald-test-", dir="/tmp")
+        os.chmod(self.dir, 0o711)
+        self.logs = os.path.join(ROOT, ".run", "test")
+        shutil.rmtree(self.logs, ignore_errors=True)
+        os.makedirs(self.logs)
+        self.env = dict(os.environ)
+        self.env.update({
+            "PYTHONPATH": SUPPORT, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
+            "SKALD_TEST_DIR": self.dir, "SKALD_KAFKA_DIR": os.path.join(ROOT, ".deps/kafka"),
+            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "detect_leaks=1"),
+            "UBSAN_OPTIONS": os.environ.get("UBSAN_OPTIONS",
+                                            "print_stacktrace=1:halt_on_error=1")})
+        self.kafka_dir = None
+
+    def say(self, text):
+        with self.lock:
+            print("[%4d s] %s" % (time.monotonic() - self.began, text), flush=True)
+
+    # -- what there is -----------------------------------------------------------------------
+
+    def ctests(self, build):
+        """The tests that CMake knows, from its own list."""
+        if not os.path.exists(os.path.join(build, "CTestTestfile.cmake")):
+            return []
+        listed = json.loads(subprocess.check_output(
+            ["ctest", "--test-dir", build, "--show-only=json-v1"], text=True))
+        jobs = []
+        for test in listed["tests"]:
+            if not test.get("command"):
+                continue
+            props = {p["name"]: p["value"] for p in test.get("properties", [])}
+            env = dict(e.split("=", 1) for e in props.get("ENVIRONMENT", []))
+            labels = props.get("LABELS", [])
+            jobs.append(Job(
+                test["name"], test["command"], env, props.get("WORKING_DIRECTORY", build),
+                props.get("TIMEOUT", 60), props.get("SKIP_RETURN_CODE"),
+                kafka="kafka" in labels, alone=bool(props.get("RUN_SERIAL"))))
+        return jobs
+
+    def e2e(self):
+        listed = subprocess.run([sys.executable, "-m", "skaldtest", "list"], env=self.env,
+                                cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        if listed.returncode:
+            return [Job("e2e", [sys.executable, "-m", "skaldtest", "list"])]
+        jobs = []
+        for line in listed.stdout.splitlines():
+            name, timeout, kafka, alone = line.split("\t")
+            jobs.append(Job(name, [sys.executable, "-m", "skaldtest", "run", name],
+                            timeout=float(timeout), kafka=kafka == "kafka",
+                            alone=alone == "alone"))
+        return jobs
+
+    # -- the broker --------------------------------------------------------------------------
+
+    def start_kafka(self):
+        script = os.path.join(SUPPORT, "kafka.sh")
+        jars = self.env["SKALD_KAFKA_DIR"]
+        self.kafka_dir = os.path.join(self.dir, "kafka")
+        self.say("Apache Kafka starts ...")
+        started = subprocess.run([script, "start", jars, self.kafka_dir], text=True,
+                                 stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        if started.returncode:
+            self.say("Apache Kafka does not start")
+            return False
+        bootstrap = started.stdout.strip().splitlines()[-1]
+        version = subprocess.run([script, "version", jars], text=True,
+                                 stdout=subprocess.PIPE).stdout.strip()
+        self.env["SKALD_TEST_KAFKA"] = bootstrap
+        self.env["SKALD_TEST_KAFKA_VERSION"] = version
+        self.say("Apache Kafka %s at %s" % (version, bootstrap))
+        return True
+
+    def clean_up(self):
+        for job, popen in list(self.running.items()):
+            _end_group(popen)
+        if self.kafka_dir:
+            subprocess.run([os.path.join(SUPPORT, "kafka.sh"), "stop", self.kafka_dir],
+                           stdout=subprocess.DEVNULL)
+        self.stop_servers()
+        failed_dirs = [d for d in os.listdir(self.dir) if d.startswith("skald-t-")]
+        if not failed_dirs:
+            shutil.rmtree(self.dir, ignore_errors=True)
+        return failed_dirs
+
+    def stop_servers(self):
+        """PostgreSQL servers that a killed test left behind."""
+        for path in glob.glob(self.dir + "/**/postmaster.pid", recursive=True):
+            try:
+                with open(path) as f:
+                    os.kill(int(f.readline()), signal.SIGQUIT)
+            except (OSError, ValueError):
+                pass
+
+    # -- running -----------------------------------------------------------------------------
+
+    def run(self, job):
+        job.log = os.path.join(self.logs, job.name + ".log")
+        env = dict(self.env)
+        env.update(job.env)
+        began = time.monotonic()
+        timed_out = False
+        with open(job.log, "wb") as log:
+            try:
+                popen = subprocess.Popen(job.argv, stdin=subprocess.DEVNULL, stdout=log,
+                                         stderr=subprocess.STDOUT, env=env, cwd=job.cwd,
+                                         start_new_session=True)
+            except OSError as error:
+                log.write(("cannot start: %s\n" % error).encode())
+                job.state = "failed"
+                self.report(job)
+                return
+            self.running[job] = popen
+            try:
+                code = popen.wait(job.timeout)
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                popen.terminate()
+                try:
+                    popen.wait(15)
+                except subprocess.TimeoutExpired:
+                    pass
+                code = -1
+            _end_group(popen)
+            self.running.pop(job, None)
+            if timed_out:
+                log.write(("\nkilled after %d s: its time is up\n" % job.timeout).encode())
+        job.seconds = time.monotonic() - began
+        if code == 0:
+            job.state = "passed"
+        elif job.skip_code is not None and code == job.skip_code:
+            job.state = "skipped"
+        else:
+            job.state = "failed"
+        self.report(job)
+
+    def report(self, job):
+        note = ""
+        if job.name.startswith("e2e.") and job.state == "passed":
+            lines = [x for x in _tail(job.log, 3) if x.startswith(job.name + ": passed")]
+            if lines:
+                note = "  (%s)" % lines[-1].split(": passed, ")[1].split(" checked")[0]
+        word = {"passed": "ok    ", "failed": "FAILED", "skipped": "skip  "}[job.state]
+        self.say("%s %6.1f s  %s%s" % (word, job.seconds, job.name, note))
+
+    def run_all(self, jobs, workers):
+        together = [j for j in jobs if not j.alone]
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            list(pool.map(self.run, together))
+        for job in jobs:
+            if job.alone:
+                self.run(job)
+
+
+def _end_group(popen):
+    try:
+        os.killpg(popen.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _tail(path, lines):
+    with open(path, errors="replace") as f:
+        return [x.rstrip("\n") for x in f.readlines()[-lines:]]
+
+
+def _stop(number, _frame):
+    raise SystemExit(128 + number)
+
+
+def choose(jobs, names):
+    """The jobs that the names mean, and the names that mean none."""
+    if not names:
+        return jobs, []
+    picked = [j for j in jobs if any(j.name == n or j.name.startswith(n + ".") for n in names)]
+    if not picked:  # a part of a name will do when nothing else fits
+        picked = [j for j in jobs if any(n in j.name for n in names)]
+    unknown = [n for n in names if not any(n in j.name for j in picked)]
+    return picked, unknown
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--began", type=float, default=0)
+    parser.add_argument("names", nargs="*")
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, _stop)
+    suite = Suite(args.began)
+    wants = [k for k in KINDS if not args.names
+             or any(n == k or n.startswith(k + ".") for n in args.names)] or list(KINDS)
+    jobs = []
+    if set(wants) - {"e2e"}:
+        jobs += suite.ctests(os.path.join(ROOT, "build-asan"))
+    if "e2e" in wants:
+        jobs += suite.e2e()
+    jobs.sort(key=lambda j: KINDS.index(j.name.split(".")[0])
+              if j.name.split(".")[0] in KINDS else len(KINDS))
+    jobs, unknown = choose(jobs, args.names)
+    for name in unknown:
+        suite.say("no test is named %s" % name)
+    try:
+        if any(j.kafka for j in jobs) and not suite.start_kafka():
+            for job in [j for j in jobs if j.kafka]:
+                job.state, job.log = "failed", None
+        suite.run_all([j for j in jobs if not j.state], 2)
+    finally:
+        kept = suite.clean_up()
+    return verdict(suite, jobs, unknown, kept)
+
+
+def verdict(suite, jobs, unknown, kept):
+    count = {s: sum(j.state == s for j in jobs) for s in ("passed", "failed", "skipped")}
+    for job in [j for j in jobs if j.state == "failed"]:
+        print("\n--- %s failed; alone: ./dev test %s" % (job.name, job.name))
+        if job.log:
+            print("    log: %s" % os.path.relpath(job.log, ROOT))
+            print("\n".join("    " + x for x in _tail(job.log, 40)))
+        else:
+            print("    not run: Apache Kafka did not start")
+    if kept:
+        print("\nfiles of the failed tests: %s" % suite.dir)
+    slow = sorted(jobs, key=lambda j: -j.seconds)[:3]
+    if len(jobs) > 3:
+        suite.say("slowest: " + ", ".join("%s %.0f s" % (j.name, j.seconds) for j in slow))
+    print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % count, flush=True)
+    if unknown or not jobs:
+        return 1
+    return 1 if count["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
