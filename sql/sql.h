@@ -96,6 +96,12 @@ SKALD_MUSTUSE enum skald_rc skald_conn_query(struct pg_conn *conn, const char *s
 	const struct skald_param *params, unsigned count, struct skald_rows **rows,
 	struct skald_err *err);
 
+/* Is that connection in libpq's pipeline mode? Then queue behind what its owner sent; the
+   result is the owner's to read. */
+bool skald_conn_is_pipeline(struct pg_conn *conn);
+SKALD_MUSTUSE enum skald_rc skald_conn_send(struct pg_conn *conn, const char *statement,
+	const struct skald_param *params, unsigned count, struct skald_err *err);
+
 /*
  * Pipeline: queue statements, then take their results in order, in one round
  * trip. begin..end brackets; between them only send, sync and take.
@@ -112,7 +118,7 @@ SKALD_MUSTUSE enum skald_rc skald_pipe_send(struct skald_sql *sql, const char *s
 SKALD_MUSTUSE enum skald_rc skald_pipe_sync(struct skald_sql *sql, struct skald_err *err);
 SKALD_MUSTUSE enum skald_rc skald_pipe_take(
 	struct skald_sql *sql, struct skald_rows **rows, struct skald_err *err);
-/* Reads whatever is left and leaves pipeline mode. */
+/* Reads whatever is left and leaves pipeline mode; answers with the first failure among it. */
 SKALD_MUSTUSE enum skald_rc skald_pipe_end(struct skald_sql *sql, struct skald_err *err);
 
 /* --- results ---------------------------------------------------------------------------- */
@@ -128,7 +134,10 @@ struct skald_slice skald_rows_get(
 int64_t skald_rows_int(
 	const struct skald_rows *rows, unsigned row, unsigned column, int64_t fallback);
 bool skald_rows_bool(const struct skald_rows *rows, unsigned row, unsigned column);
-/* binary bytea/text/uuid/timestamptz helpers; text-format bytea is decoded by skald_rows_bytea */
+/* Append a bytea cell's bytes to dst, from either format; false: NULL, not bytea, dst's limit. */
+bool skald_rows_bytea(const struct skald_rows *rows, unsigned row, unsigned column,
+	struct skald_buf *dst);
+/* Text or binary format. */
 bool skald_rows_uuid(const struct skald_rows *rows, unsigned row, unsigned column,
 	struct skald_uuid *out);
 bool skald_rows_time_us(const struct skald_rows *rows, unsigned row, unsigned column,

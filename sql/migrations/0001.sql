@@ -199,3 +199,26 @@ CREATE TABLE skald.audit_entry (
     after        jsonb
 );
 CREATE INDEX audit_entry_at ON skald.audit_entry (at);
+
+-- The stream is drawn once per database; the epoch is the second it begins in. Nothing
+-- is acknowledged yet: whatever was ever inserted is outstanding. What identifies the
+-- server is recorded as far as the migrating role may ask; '' is filled in by the relay.
+DO $$
+DECLARE
+    identifier text := '';
+    timeline   text := '';
+BEGIN
+    IF has_function_privilege('pg_control_system()', 'EXECUTE') THEN
+        EXECUTE 'SELECT system_identifier::text FROM pg_catalog.pg_control_system()' INTO identifier;
+    END IF;
+    IF has_function_privilege('pg_walfile_name(pg_lsn)', 'EXECUTE')
+        AND has_function_privilege('pg_current_wal_lsn()', 'EXECUTE')
+        AND NOT pg_is_in_recovery() THEN
+        EXECUTE 'SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)' INTO timeline;
+    END IF;
+    INSERT INTO skald.relay (stream, epoch, mode, system_identifier, timeline,
+                             acked_snapshot, tick, tick_snapshot)
+    VALUES (substr(replace(gen_random_uuid()::text, '-', ''), 17, 16),
+            floor(extract(epoch FROM clock_timestamp())), 'poll', identifier, timeline,
+            '1:1:', 0, '1:1:');
+END $$;

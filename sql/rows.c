@@ -1,0 +1,202 @@
+/*
+ * rows.c - results: cells as slices, numbers, times, ids.
+ */
+#include "sql/own.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+#define PG_EPOCH_US INT64_C(946684800000000) /* 2000-01-01 in us since 1970 */
+
+struct skald_rows {
+	PGresult *res;
+};
+
+enum skald_rc
+skald__rows_take(PGresult **res, struct skald_rows **rows, struct skald_err *err)
+{
+	struct skald_rows *taken;
+
+	if (!rows) {
+		PQclear(*res);
+		*res = NULL;
+		return SKALD_OK;
+	}
+	taken = malloc(sizeof(*taken));
+	if (!taken) {
+		PQclear(*res);
+		*res = NULL;
+		return skald_fail(err, SKALD_RETRY, "skald", "53200", "out of memory");
+	}
+	taken->res = *res;
+	*res = NULL;
+	*rows = taken;
+	return SKALD_OK;
+}
+
+void
+skald_rows_free(struct skald_rows *rows)
+{
+	if (!rows)
+		return;
+	PQclear(rows->res);
+	free(rows);
+}
+
+unsigned
+skald_rows_count(const struct skald_rows *rows)
+{
+	return (unsigned)PQntuples(rows->res);
+}
+
+unsigned
+skald_rows_columns(const struct skald_rows *rows)
+{
+	return (unsigned)PQnfields(rows->res);
+}
+
+const char *
+skald_rows_name(const struct skald_rows *rows, unsigned column)
+{
+	return PQfname(rows->res, (int)column);
+}
+
+int64_t
+skald_rows_affected(const struct skald_rows *rows)
+{
+	const char *verb = PQcmdStatus(rows->res);
+	long long n = 0;
+
+	if (strncmp(verb, "INSERT", 6) != 0 && strncmp(verb, "UPDATE", 6) != 0 &&
+		strncmp(verb, "DELETE", 6) != 0)
+		return 0;
+	if (!skald_slice_int64(skald_slice_text(PQcmdTuples(rows->res)), &n))
+		return 0;
+	return n;
+}
+
+struct skald_slice
+skald_rows_get(const struct skald_rows *rows, unsigned row, unsigned column)
+{
+	if (PQgetisnull(rows->res, (int)row, (int)column))
+		return SKALD_SLICE_NULL;
+	return skald_slice_make(PQgetvalue(rows->res, (int)row, (int)column),
+		(size_t)PQgetlength(rows->res, (int)row, (int)column));
+}
+
+static bool
+is_binary(const struct skald_rows *rows, unsigned column)
+{
+	return PQfformat(rows->res, (int)column) == 1;
+}
+
+/* Big-endian two's complement of 1, 2, 4 or 8 bytes. */
+static bool
+read_int(struct skald_slice cell, int64_t *value)
+{
+	const unsigned char *p = (const unsigned char *)cell.data;
+	uint64_t n = 0;
+
+	if (cell.bytes != 1 && cell.bytes != 2 && cell.bytes != 4 && cell.bytes != 8)
+		return false;
+	if (p[0] & 0x80 && cell.bytes > 1)
+		n = UINT64_MAX;
+	for (size_t i = 0; i < cell.bytes; i++)
+		n = n << 8 | p[i];
+	*value = (int64_t)n;
+	return true;
+}
+
+int64_t
+skald_rows_int(
+	const struct skald_rows *rows, unsigned row, unsigned column, int64_t fallback)
+{
+	struct skald_slice cell = skald_rows_get(rows, row, column);
+	int64_t value = fallback;
+	long long parsed;
+
+	if (!cell.data)
+		return fallback;
+	if (is_binary(rows, column))
+		return read_int(cell, &value) ? value : fallback;
+	return skald_slice_int64(cell, &parsed) ? (int64_t)parsed : fallback;
+}
+
+bool
+skald_rows_bool(const struct skald_rows *rows, unsigned row, unsigned column)
+{
+	struct skald_slice cell = skald_rows_get(rows, row, column);
+
+	if (!cell.data || cell.bytes != 1)
+		return false;
+	return is_binary(rows, column) ? cell.data[0] != 0 : cell.data[0] == 't';
+}
+
+bool
+skald_rows_uuid(const struct skald_rows *rows, unsigned row, unsigned column,
+	struct skald_uuid *out)
+{
+	struct skald_slice cell = skald_rows_get(rows, row, column);
+
+	if (!cell.data)
+		return false;
+	if (!is_binary(rows, column))
+		return skald_uuid_parse(cell, out);
+	if (cell.bytes != sizeof(out->bytes))
+		return false;
+	memcpy(out->bytes, cell.data, sizeof(out->bytes));
+	return true;
+}
+
+bool
+skald_rows_time_us(
+	const struct skald_rows *rows, unsigned row, unsigned column, int64_t *wall_us)
+{
+	struct skald_slice cell = skald_rows_get(rows, row, column);
+	int64_t since_2000;
+
+	if (!cell.data || !is_binary(rows, column) || cell.bytes != 8 ||
+		!read_int(cell, &since_2000))
+		return false;
+	if (since_2000 == INT64_MIN || since_2000 > INT64_MAX - PG_EPOCH_US)
+		return false; /* -infinity, infinity */
+	*wall_us = since_2000 + PG_EPOCH_US;
+	return true;
+}
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+bool
+skald_rows_bytea(const struct skald_rows *rows, unsigned row, unsigned column,
+	struct skald_buf *dst)
+{
+	struct skald_slice cell = skald_rows_get(rows, row, column);
+
+	if (!cell.data)
+		return false;
+	if (is_binary(rows, column)) {
+		skald_buf_add_slice(dst, cell);
+		return !dst->failed;
+	}
+	if (cell.bytes < 2 || cell.bytes % 2 != 0 || memcmp(cell.data, "\\x", 2) != 0)
+		return false;
+	for (size_t i = 2; i < cell.bytes; i += 2) {
+		int high = hex_digit(cell.data[i]), low = hex_digit(cell.data[i + 1]);
+		char byte = (char)(high << 4 | low);
+
+		if (high < 0 || low < 0)
+			return false;
+		skald_buf_add(dst, &byte, 1);
+	}
+	return !dst->failed;
+}
