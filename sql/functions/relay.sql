@@ -1,0 +1,250 @@
+-- relay: ticks by snapshot difference, and the emptying of the ring of leaves.
+-- Called by outbox/tick.c and outbox/ring.c in READ COMMITTED transactions.
+--
+-- The window of a tick is what tick_snapshot sees and acked_snapshot does not. It is
+-- asked for in two parts, so that an old open transaction makes nobody scan from its
+-- beginning: every row of a transaction that began after the acknowledged snapshot
+-- (xid >= its xmax: none of them is visible in it), and the rows of those that were
+-- under way in it and have ended since.
+
+-- Take the relay over: fence everybody of a lower term, notice another history (timeline,
+-- cluster, mode) and begin a new epoch. A tick that the last leader left open is finished
+-- under its old positions first (epoch_due): its rows may be in the topics already.
+CREATE OR REPLACE FUNCTION skald.relay_lead(my_term bigint, my_owner text, my_mode text,
+    OUT held boolean, OUT my_stream text, OUT my_epoch bigint, OUT my_tick bigint, OUT is_open boolean,
+    OUT from_id bigint, OUT from_ordinal bigint, OUT epoch_due boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    r skald.relay;
+    here_system text;
+    here_timeline text;
+    is_moved boolean;
+BEGIN
+    SELECT * INTO r FROM skald.relay FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the outbox has no history yet' USING ERRCODE = 'SK005',
+            DETAIL = 'skald.relay: must hold one row', HINT = 'run: skald db migrate';
+    END IF;
+    held := r.term <= my_term;
+    IF NOT held THEN
+        RETURN;
+    END IF;
+    -- Restored into another cluster, whose transaction ids begin anew: new rows would look
+    -- acknowledged. Nothing may be published until a person has said what this database is.
+    IF pg_snapshot_xmax(r.acked_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) THEN
+        RAISE EXCEPTION 'the outbox was copied from another cluster: its transaction ids are ahead of this one''s'
+            USING ERRCODE = 'SK005', DETAIL = 'skald.relay.acked_snapshot: must not lie in the future',
+            HINT = 'run: skald db adopt';
+    END IF;
+    -- what may not be read is not compared
+    BEGIN
+        SELECT system_identifier::text INTO here_system FROM pg_control_system();
+    EXCEPTION WHEN insufficient_privilege THEN
+        here_system := NULL;
+    END;
+    BEGIN
+        here_timeline := substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
+    EXCEPTION WHEN insufficient_privilege THEN
+        here_timeline := NULL;
+    END;
+    here_system := coalesce(here_system, r.system_identifier);
+    here_timeline := coalesce(here_timeline, r.timeline);
+    is_moved := my_mode <> r.mode OR (r.system_identifier <> '' AND here_system <> r.system_identifier)
+        OR (r.timeline <> '' AND here_timeline <> r.timeline);
+    is_open := r.acked_snapshot::text <> r.tick_snapshot::text;
+    epoch_due := is_moved AND is_open;
+    IF epoch_due THEN -- keep what is recorded: it must still differ the next time
+        here_system := r.system_identifier;
+        here_timeline := r.timeline;
+        my_mode := r.mode;
+    ELSIF is_moved THEN
+        r.epoch := greatest(r.epoch + 1, floor(extract(epoch FROM clock_timestamp()))::bigint);
+    END IF;
+    UPDATE skald.relay SET term = my_term, owner = my_owner, epoch = r.epoch, mode = my_mode,
+        system_identifier = here_system, timeline = here_timeline, heartbeat_at = clock_timestamp();
+    my_stream := r.stream;
+    my_epoch := r.epoch;
+    my_tick := r.tick;
+    from_id := CASE WHEN is_open THEN r.done_id ELSE -1 END;
+    from_ordinal := CASE WHEN is_open THEN r.done_ordinal ELSE 0 END;
+END $$;
+
+-- One turn: record tick done_tick as acknowledged (NULL: none was out), leave a mark, and
+-- open the next tick when there is something in its window. held false: another leads.
+-- An idle turn writes nothing, unless `advance`: then the acknowledged snapshot moves up to
+-- now past rows that nobody may see yet (a bulk load under way), so as not to look at them
+-- again and again.
+CREATE OR REPLACE FUNCTION skald.relay_turn(my_term bigint, done_tick bigint, done_position text,
+    open_next boolean, mark boolean, advance boolean, OUT held boolean, OUT opened bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    r skald.relay;
+    acked pg_snapshot;
+    seen pg_snapshot;
+    is_work boolean := false;
+BEGIN
+    SELECT * INTO r FROM skald.relay WHERE term = my_term;
+    held := FOUND;
+    IF NOT held THEN
+        RETURN;
+    END IF;
+    IF done_tick <> r.tick OR (done_tick IS NULL AND r.acked_snapshot::text <> r.tick_snapshot::text) THEN
+        RAISE EXCEPTION 'tick % is not the open one', done_tick USING ERRCODE = 'SK006',
+            DETAIL = format('skald.relay.tick: is %s', r.tick);
+    END IF;
+    acked := CASE WHEN done_tick IS NULL THEN r.acked_snapshot ELSE r.tick_snapshot END;
+    seen := pg_current_snapshot();
+    IF open_next THEN
+        is_work := EXISTS (SELECT FROM skald.outbox
+                WHERE xid >= pg_snapshot_xmax(acked) AND pg_visible_in_snapshot(xid, seen))
+            OR EXISTS (SELECT FROM skald.outbox
+                WHERE xid = ANY (ARRAY(SELECT x FROM pg_snapshot_xip(acked) AS x WHERE pg_visible_in_snapshot(x, seen))));
+    END IF;
+    IF is_work OR done_tick IS NOT NULL OR (open_next AND advance) THEN
+        IF open_next AND advance AND NOT is_work THEN
+            acked := seen; -- nothing lies between the two
+        END IF;
+        UPDATE skald.relay SET acked_snapshot = acked, tick_snapshot = CASE WHEN is_work THEN seen ELSE acked END,
+            tick = r.tick + is_work::int, done_id = -1, done_ordinal = 0,
+            position = coalesce(done_position, position), heartbeat_at = clock_timestamp()
+            WHERE term = my_term AND tick = r.tick;
+        held := FOUND;
+    END IF;
+    IF held AND mark THEN
+        INSERT INTO skald.relay_mark (at, snapshot) VALUES (clock_timestamp(), acked);
+    END IF;
+    IF held AND is_work THEN
+        opened := r.tick + 1;
+    END IF;
+END $$;
+
+-- Inside an open tick: everything up to this row is acknowledged.
+CREATE OR REPLACE FUNCTION skald.relay_progress(my_term bigint, my_tick bigint, row_id bigint,
+    row_ordinal bigint, row_position text)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE skald.relay SET done_id = row_id, done_ordinal = row_ordinal, position = row_position,
+        heartbeat_at = clock_timestamp()
+        WHERE term = my_term AND tick = my_tick AND done_ordinal <= row_ordinal;
+    RETURN FOUND;
+END $$;
+
+-- While nothing happens: a sign of life, and marks older than an hour go, some at a time.
+CREATE OR REPLACE FUNCTION skald.relay_tidy(my_term bigint)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    DELETE FROM skald.relay_mark WHERE ctid IN
+        (SELECT ctid FROM skald.relay_mark WHERE at < clock_timestamp() - interval '1 hour' ORDER BY at LIMIT 1000);
+    UPDATE skald.relay SET heartbeat_at = clock_timestamp() WHERE term = my_term;
+    RETURN FOUND;
+END $$;
+
+-- Is there a row in the leaf that the acknowledged snapshot does not see, or that is younger
+-- than the retention? Only rows of transactions from `since` on are asked for their age.
+CREATE OR REPLACE FUNCTION skald.relay_leaf_is_needed(leaf int, since xid8, retention interval)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    acked pg_snapshot;
+    is_needed boolean;
+BEGIN
+    SELECT acked_snapshot INTO STRICT acked FROM skald.relay;
+    EXECUTE format('SELECT EXISTS (SELECT FROM skald.outbox_%1$s WHERE xid >= pg_snapshot_xmax($1))
+                        OR EXISTS (SELECT FROM skald.outbox_%1$s WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1))))
+                        OR EXISTS (SELECT FROM skald.outbox_%1$s WHERE xid >= $2 AND at > clock_timestamp() - $3)',
+                   leaf & 7)
+        INTO is_needed USING acked, since, retention;
+    RETURN is_needed;
+END $$;
+
+-- May the leaf be emptied, as far as can be seen without a lock? Answers from which
+-- transaction on rows may have come since, else NULL. The age of the newest row is asked
+-- first: it is an index away, all others are a scan.
+CREATE OR REPLACE FUNCTION skald.relay_leaf_ready(leaf int, retention interval)
+RETURNS xid8
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    since xid8 := pg_snapshot_xmin(pg_current_snapshot());
+    newest timestamptz;
+BEGIN
+    EXECUTE format('SELECT at FROM skald.outbox_%s ORDER BY xid DESC LIMIT 1', leaf & 7) INTO newest;
+    IF newest > clock_timestamp() - retention OR skald.relay_leaf_is_needed(leaf, '0'::xid8, retention) THEN
+        RETURN NULL;
+    END IF;
+    RETURN since;
+END $$;
+
+-- The oldest leaf that holds anything, if it may be emptied; never the one the sequence
+-- stands in. No row: nothing to do.
+CREATE OR REPLACE FUNCTION skald.relay_ring_oldest(retention interval, OUT leaf int, OUT since xid8)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    here bigint;
+BEGIN
+    SELECT (last_value >> 20) & 7 INTO here FROM skald.outbox_id;
+    FOR step IN 1..7 LOOP
+        leaf := (here + step) & 7;
+        IF pg_relation_size(format('skald.outbox_%s', leaf)::regclass) > 0 THEN
+            since := skald.relay_leaf_ready(leaf, retention);
+            EXIT;
+        END IF;
+        leaf := NULL;
+    END LOOP;
+END $$;
+
+-- Lock first, then look: a transaction that holds a row here still has its lock, so whoever
+-- gets this one sees every row there is. (Looking first loses what commits in between.)
+CREATE OR REPLACE FUNCTION skald.relay_leaf_lock(leaf int, since xid8, retention interval)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a leaf is emptied in read committed only: an older snapshot does not see every row'
+            USING ERRCODE = 'SK006';
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY skald.outbox_%s IN ACCESS EXCLUSIVE MODE', leaf & 7);
+    RETURN NOT skald.relay_leaf_is_needed(leaf, since, retention)
+        AND ((SELECT last_value FROM skald.outbox_id) >> 20) & 7 <> leaf & 7;
+END $$;
+
+-- Looks again, so that no caller can empty a leaf that is needed.
+CREATE OR REPLACE FUNCTION skald.relay_leaf_truncate(leaf int, since xid8, retention interval)
+RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT skald.relay_leaf_lock(leaf, since, retention) THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('TRUNCATE TABLE ONLY skald.outbox_%s', leaf & 7);
+    RETURN true;
+END $$;
+
+-- On a quiet system the sequence would stand in one leaf for ever, and its rows with it:
+-- move it to the next leaf once all here are old and acknowledged. ALTER SEQUENCE, changing
+-- nothing, is the lock: while it is held nobody draws an id, so the step can only be forward.
+CREATE OR REPLACE FUNCTION skald.relay_ring_move(retention interval)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+    last bigint;
+    leaf int;
+BEGIN
+    SELECT last_value, (last_value >> 20) & 7 INTO last, leaf FROM skald.outbox_id;
+    IF pg_relation_size(format('skald.outbox_%s', leaf)::regclass) = 0
+        OR pg_relation_size(format('skald.outbox_%s', (leaf + 1) & 7)::regclass) > 0
+        OR skald.relay_leaf_ready(leaf, retention) IS NULL THEN
+        RETURN NULL;
+    END IF;
+    ALTER SEQUENCE skald.outbox_id NO CYCLE;
+    SELECT last_value INTO last FROM skald.outbox_id;
+    IF (last >> 20) & 7 <> leaf THEN
+        RETURN NULL;
+    END IF;
+    RETURN setval('skald.outbox_id', ((last >> 20) + 1) << 20, false);
+END $$;
