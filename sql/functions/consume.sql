@@ -6,23 +6,18 @@
 -- that term; whoever lost them matches nothing and rolls back.
 
 CREATE OR REPLACE FUNCTION skald.consumer_check(p_group text, p_topic text, p_partition int)
-RETURNS void LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF p_group IS NULL OR p_group = '' THEN
-        RAISE EXCEPTION 'consumer_group: must not be empty'
-            USING ERRCODE = 'SK001', DETAIL = 'consumer_group: must not be empty';
+        PERFORM skald.refuse('SK001', 'consumer_group: must not be empty');
     ELSIF octet_length(p_group) > 255 THEN
-        RAISE EXCEPTION 'consumer_group: at most 255 bytes'
-            USING ERRCODE = 'SK007', DETAIL = 'consumer_group: at most 255 bytes';
+        PERFORM skald.refuse('SK007', 'consumer_group: at most 255 bytes');
     ELSIF p_topic IS NULL OR p_topic = '' THEN
-        RAISE EXCEPTION 'topic: must not be empty'
-            USING ERRCODE = 'SK001', DETAIL = 'topic: must not be empty';
+        PERFORM skald.refuse('SK001', 'topic: must not be empty');
     ELSIF octet_length(p_topic) > 249 THEN
-        RAISE EXCEPTION 'topic: at most 249 bytes'
-            USING ERRCODE = 'SK007', DETAIL = 'topic: at most 249 bytes';
+        PERFORM skald.refuse('SK007', 'topic: at most 249 bytes');
     ELSIF p_partition IS NULL OR p_partition < 0 THEN
-        RAISE EXCEPTION 'partition: must be 0 or more'
-            USING ERRCODE = 'SK001', DETAIL = 'partition: must be 0 or more';
+        PERFORM skald.refuse('SK001', 'partition: must be 0 or more');
     END IF;
 END $$;
 
@@ -33,11 +28,9 @@ RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, 
 BEGIN
     PERFORM skald.consumer_check(consume_once.consumer_group, '-', 0);
     IF consume_once.message_id IS NULL OR consume_once.message_id = '' THEN
-        RAISE EXCEPTION 'message_id: must not be empty'
-            USING ERRCODE = 'SK001', DETAIL = 'message_id: must not be empty';
+        PERFORM skald.refuse('SK001', 'message_id: must not be empty');
     ELSIF octet_length(consume_once.message_id) > 1024 THEN
-        RAISE EXCEPTION 'message_id: at most 1024 bytes'
-            USING ERRCODE = 'SK007', DETAIL = 'message_id: at most 1024 bytes';
+        PERFORM skald.refuse('SK007', 'message_id: at most 1024 bytes');
     END IF;
     INSERT INTO skald.inbox VALUES (consume_once.consumer_group, consume_once.message_id)
         ON CONFLICT ON CONSTRAINT inbox_pkey DO NOTHING;
@@ -52,8 +45,7 @@ BEGIN
     PERFORM skald.consumer_check(consume_offset.consumer_group, consume_offset.topic,
         consume_offset.partition);
     IF consume_offset.record_offset IS NULL OR consume_offset.record_offset < 0 THEN
-        RAISE EXCEPTION 'record_offset: must be 0 or more'
-            USING ERRCODE = 'SK001', DETAIL = 'record_offset: must be 0 or more';
+        PERFORM skald.refuse('SK001', 'record_offset: must be 0 or more');
     END IF;
     INSERT INTO skald.consumer_offset AS o
         VALUES (consume_offset.consumer_group, consume_offset.topic, consume_offset.partition,
