@@ -55,10 +55,9 @@ ship(struct pg_conn *tx, const struct order *order, const char *message_id, bool
 
 	rc = skald_conn_query(tx,
 		"WITH known AS (SELECT sku FROM public.catalogue WHERE sku = $2),"
-		" shipped AS (INSERT INTO public.shipment"
-		"  SELECT $1, sku, $3::int, $4 FROM known WHERE NOT EXISTS"
-		"  (SELECT FROM public.shipment WHERE order_id = $1 AND message_id <> "
-		"$4) RETURNING 1)"
+		" shipped AS (INSERT INTO public.shipment SELECT $1, sku, $3::int, $4"
+		"  FROM known WHERE NOT EXISTS (SELECT FROM public.shipment"
+		"   WHERE order_id = $1 AND message_id <> $4) RETURNING 1)"
 		" SELECT (SELECT count(*) FROM known), (SELECT count(*) FROM shipped)",
 		params, 4, &rows, err);
 	if (rc)
