@@ -62,11 +62,16 @@ bool skald_config_bool(
 	const struct skald_config *config, const char *section, const char *key);
 int64_t skald_config_ms(
 	const struct skald_config *config, const char *section, const char *key);
-/* The key as [source.NAME] has it, else as [relay] has it. */
+/* The key as [source.NAME] has it, else as [relay] has it. source: NAME, or "main". */
 const char *skald_config_source_text(
 	const struct skald_config *config, const char *source, const char *key);
+int64_t skald_config_source_ms(
+	const struct skald_config *config, const char *source, const char *key);
 
-/* Visit each key that is set in a section ("kafka"), or each section of a prefix ("source."). */
+/*
+ * Visit each key that is set in a section ("kafka"), or each section of a prefix
+ * ("source."): then key is the NAME behind it and value the whole section.
+ */
 typedef void (*skald_config_visit_fn)(const char *key, const char *value, void *ctx);
 void skald_config_each(const struct skald_config *config, const char *section,
 	skald_config_visit_fn visit, void *ctx);
