@@ -62,37 +62,23 @@ skald__kafka_new(struct rd_kafka_s **out, enum skald__client client,
 	return SKALD_OK;
 }
 
-struct ending {
-	rd_kafka_t *rk;
-	int flags;
-};
-
 static void *
 end_handle(void *arg)
 {
-	struct ending *e = arg;
-
-	rd_kafka_destroy_flags(e->rk, e->flags);
-	free(e);
+	/* A group is left before, with a time limit of its own (consumer.c). */
+	rd_kafka_destroy_flags(arg, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	return NULL;
 }
 
 void
-skald__kafka_destroy(struct rd_kafka_s *rk, bool leave_group, int64_t ms)
+skald__kafka_destroy(struct rd_kafka_s *rk, int64_t ms)
 {
-	struct ending *e;
 	struct timespec until;
 	pthread_t thread;
 
 	if (!rk)
 		return;
-	e = malloc(sizeof(*e));
-	if (e) {
-		e->rk = rk;
-		e->flags = leave_group ? 0 : RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE;
-	}
-	if (!e || pthread_create(&thread, NULL, end_handle, e)) {
-		free(e);
+	if (pthread_create(&thread, NULL, end_handle, rk)) {
 		skald_log(SKALD_LOG_WARN,
 			"could not end a kafka client in time: no thread");
 		return; /* no thread: leaving it behind is bounded, ending it here is not */

@@ -101,7 +101,7 @@ skald_dev_broker_stop(struct skald_dev_broker *broker)
 		return;
 	if (broker->cluster)
 		rd_kafka_mock_cluster_destroy(broker->cluster);
-	skald__kafka_destroy(broker->rk, false, 1000);
+	skald__kafka_destroy(broker->rk, 1000);
 	free(broker);
 }
 

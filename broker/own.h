@@ -71,7 +71,7 @@ SKALD_MUSTUSE enum skald_rc skald__kafka_new(struct rd_kafka_s **out,
  * its threads are left behind, which is said in the log and costs memory until
  * the process ends. NULL is fine.
  */
-void skald__kafka_destroy(struct rd_kafka_s *rk, bool leave_group, int64_t ms);
+void skald__kafka_destroy(struct rd_kafka_s *rk, int64_t ms);
 
 /* An eventfd that librdkafka writes to; -1 on failure. */
 int skald__eventfd_open(void);

@@ -173,7 +173,7 @@ skald_producer_destroy(struct skald_producer *p)
 		rd_kafka_queue_io_event_enable(p->queue, -1, NULL, 0);
 		rd_kafka_queue_destroy(p->queue);
 	}
-	skald__kafka_destroy(p->rk, false, 1000);
+	skald__kafka_destroy(p->rk, 1000);
 	if (p->fd >= 0)
 		close(p->fd);
 	free(p->client_id);
@@ -306,17 +306,19 @@ skald_producer_send(struct skald_producer *p, const struct skald_record *r, bool
 			return skald_fail(
 				err, SKALD_RETRY, "skald", "", "headers: out of memory");
 	}
-	/* librdkafka copies key and value; it takes the headers on success only. */
-	code = rd_kafka_producev(p->rk, RD_KAFKA_V_RKT(topic),
-		RD_KAFKA_V_PARTITION(r->partition),
-		RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-		RD_KAFKA_V_KEY(r->key.data, r->key.bytes),
-		RD_KAFKA_V_VALUE((void *)(uintptr_t)r->value.data, r->value.bytes),
-		RD_KAFKA_V_TIMESTAMP(r->timestamp_ms),
-		RD_KAFKA_V_OPAQUE((void *)(uintptr_t)r->tag),
-		/* last: without headers the list ends here */
-		headers ? RD_KAFKA_VTYPE_HEADERS : RD_KAFKA_V_END, headers,
-		RD_KAFKA_V_END);
+	/*
+	 * librdkafka copies key and value; it takes the headers on success only.
+	 * Plain variable arguments: each type as the comment of rd_kafka_vtype_t
+	 * has it. Headers last: without any the list ends before them.
+	 */
+	code = rd_kafka_producev(p->rk, RD_KAFKA_VTYPE_RKT, topic,
+		RD_KAFKA_VTYPE_PARTITION, r->partition, RD_KAFKA_VTYPE_MSGFLAGS,
+		(int)RD_KAFKA_MSG_F_COPY, RD_KAFKA_VTYPE_KEY, r->key.data, r->key.bytes,
+		RD_KAFKA_VTYPE_VALUE, r->value.data, r->value.bytes,
+		RD_KAFKA_VTYPE_TIMESTAMP, r->timestamp_ms, RD_KAFKA_VTYPE_OPAQUE,
+		(void *)(uintptr_t)r->tag,
+		headers ? RD_KAFKA_VTYPE_HEADERS : RD_KAFKA_VTYPE_END, headers,
+		RD_KAFKA_VTYPE_END);
 	if (!code) {
 		p->pending++;
 		return SKALD_OK;

@@ -54,7 +54,7 @@ skald_cluster_close(struct skald_cluster *cluster)
 {
 	if (!cluster)
 		return;
-	skald__kafka_destroy(cluster->rk, false, 1000);
+	skald__kafka_destroy(cluster->rk, 1000);
 	free(cluster);
 }
 
@@ -313,7 +313,7 @@ out:
 		rd_kafka_conf_destroy(conf);
 	if (rkt)
 		rd_kafka_topic_destroy(rkt);
-	skald__kafka_destroy(rk, false, 1000);
+	skald__kafka_destroy(rk, 1000);
 	return rc;
 }
 
