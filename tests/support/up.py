@@ -190,7 +190,7 @@ def up(args):
     psql(url, "SELECT 1")
     say("programs: export PATH=\"%s:$PATH\"" % os.path.dirname(bin_path("skald")))
     say("first: skald db migrate")
-    print("export SKALD_DATABASE_URL='%s' SKALD_KAFKA_BOOTSTRAP_SERVERS='%s'"
+    print("export SKALD_DATABASE_URL=%s SKALD_KAFKA_BOOTSTRAP_SERVERS=%s"
           % (url, state["broker"]["bootstrap"]), flush=True)
 
 

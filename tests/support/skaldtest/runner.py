@@ -257,7 +257,7 @@ def run_one(spec):
         assert t.effects >= spec.effects, "%d effects checked, at least %d wanted" % (
             t.effects, spec.effects)
         ok = True
-    except Exception:
+    except (Exception, SystemExit):  # SystemExit: told to end, its time is up
         traceback.print_exc(file=sys.stdout)
         sys.stdout.write(t.tails())
         say("  logs are kept in " + t.dir)
