@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION skald.uuid7() RETURNS uuid
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     RETURN (lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12, '0')
-            || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid;
+            || '7' || substr(encode(uuid_send(gen_random_uuid()), 'hex'), 14))::uuid;
 END $$;
 
 -- UUIDv5 (RFC 9562), with SHA-1 written out: PostgreSQL has none without an extension.
@@ -77,6 +77,16 @@ BEGIN
         AND traceparent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'
         AND substr(traceparent, 4, 32) <> '00000000000000000000000000000000'
         AND substr(traceparent, 37, 16) <> '0000000000000000';
+END $$;
+
+-- A child span of parent, or a new trace where parent is none. entropy: 32 random hex digits.
+CREATE OR REPLACE FUNCTION skald.trace_child(parent text, entropy text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    IF parent <> '' AND skald.trace_is_valid(parent) THEN
+        RETURN left(parent, 36) || left(entropy, 16) || right(parent, 3);
+    END IF;
+    RETURN concat('00-', entropy, '-', right(entropy, 12), left(entropy, 4), '-01');
 END $$;
 
 -- Enter the context of a message for the rest of the transaction: what outbox_add

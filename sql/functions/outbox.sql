@@ -3,8 +3,8 @@
 -- outbox_add and outbox_add_bytes are doors: SECURITY DEFINER with a search_path of their
 -- own. What they call runs inside that and has neither, which is what keeps it quick.
 
--- Which rule was broken. Only called when one was.
-CREATE OR REPLACE FUNCTION skald.outbox_refuse(topic text, key bytea, type text, data bytea,
+-- Every rule, one by one; raises on the first that is broken.
+CREATE OR REPLACE FUNCTION skald.outbox_check(topic text, key bytea, type text, data bytea,
     content_type text, subject text, source text, correlation_id text, causation_id text,
     expires_at timestamptz) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -37,7 +37,6 @@ BEGIN
     ELSIF NOT isfinite(expires_at) THEN
         PERFORM skald.refuse('SK001', 'expires_at: must be finite');
     END IF;
-    RAISE EXCEPTION 'outbox_refuse found nothing to refuse' USING ERRCODE = 'XX000';
 END $$;
 
 -- Headers of the application: names, values, reserved ones.
@@ -76,7 +75,7 @@ BEGIN
     END IF;
 END $$;
 
--- Checks, fills in what is inherited, and writes one row.
+-- The general way: with context, own headers, long values, or a mistake to name.
 CREATE OR REPLACE FUNCTION skald.outbox_write(topic text, key bytea, type text, data bytea,
     content_type text, subject text, source text, id uuid, headers jsonb,
     correlation_id text, causation_id text, traceparent text, expires_at timestamptz)
@@ -84,63 +83,53 @@ CREATE OR REPLACE FUNCTION skald.outbox_write(topic text, key bytea, type text, 
 LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
 DECLARE
-    -- 64 hex digits; the 13th and the 45th are always 4, the 17th and the 49th 8 to b
-    entropy   text := replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
-    message   text := current_setting('skald.message_id', true);
-    parent    text;
+    -- 32 hex digits; the 13th is always 4, the 17th 8 to b
+    entropy   text := encode(uuid_send(gen_random_uuid()), 'hex');
     inherited text;
 BEGIN
-    source := coalesce(nullif(source, ''), nullif(current_setting('skald.source', true), ''),
-        '/' || current_database());
-    causation_id := coalesce(nullif(causation_id, ''),
-        nullif(current_setting('skald.causation_id', true), ''));
-    correlation_id := coalesce(nullif(correlation_id, ''),
-        nullif(current_setting('skald.correlation_id', true), ''));
-    IF (octet_length(topic) BETWEEN 1 AND 249 AND topic !~ '[^A-Za-z0-9._-]'
-        AND topic <> '.' AND topic <> '..'
-        AND octet_length(type) BETWEEN 1 AND 255 AND octet_length(source) <= 255
-        AND (key IS NULL OR octet_length(key) <= 32768)
-        AND (data IS NULL OR octet_length(data) <= 16777216)
-        AND (content_type IS NULL OR octet_length(content_type) BETWEEN 1 AND 255)
-        AND (subject IS NULL OR octet_length(subject) <= 255)
-        AND (correlation_id IS NULL OR octet_length(correlation_id) <= 255)
-        AND (causation_id IS NULL OR octet_length(causation_id) <= 255)
-        AND (expires_at IS NULL OR isfinite(expires_at))) IS NOT TRUE THEN
-        PERFORM skald.outbox_refuse(topic, key, type, data, content_type, subject, source,
+    IF coalesce(source, '') = '' THEN
+        source := coalesce(nullif(current_setting('skald.source', true), ''),
+            '/' || current_database());
+    END IF;
+    IF coalesce(correlation_id, '') = '' THEN
+        correlation_id := nullif(current_setting('skald.correlation_id', true), '');
+    END IF;
+    IF coalesce(causation_id, '') = '' THEN
+        causation_id := nullif(current_setting('skald.causation_id', true), '');
+    END IF;
+    IF (topic ~ '^[A-Za-z0-9_-][A-Za-z0-9._-]*$' AND type <> '' AND content_type <> ''
+        AND octet_length(concat(topic, type, content_type, subject, source)) <= 249
+        AND octet_length(concat(correlation_id, causation_id)) <= 255
+        AND coalesce(greatest(octet_length(key), octet_length(data)), 0) <= 32768
+        AND expires_at IS NULL) IS NOT TRUE THEN
+        PERFORM skald.outbox_check(topic, key, type, data, content_type, subject, source,
             correlation_id, causation_id, expires_at);
     END IF;
-    IF headers IS NOT NULL AND headers <> '{}' THEN
+    IF headers = '{}' THEN
+        headers := NULL;
+    ELSIF headers IS NOT NULL THEN
         PERFORM skald.outbox_check_headers(headers);
         IF headers ? 'traceparent' THEN -- one value per name: the column is its place
-            traceparent := coalesce(traceparent, headers ->> 'traceparent');
-            headers := headers - 'traceparent';
+            traceparent := coalesce(nullif(traceparent, ''), headers ->> 'traceparent');
+            headers := nullif(headers - 'traceparent', '{}');
         END IF;
-    ELSE
-        headers := NULL;
     END IF;
     IF id IS NULL THEN
-        IF message <> '' THEN
-            id := skald.next_id(message);
+        inherited := current_setting('skald.message_id', true);
+        IF inherited <> '' THEN
+            id := skald.next_id(inherited);
         ELSE
-            id := (lpad(to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint), 12, '0')
-                   || '7' || substr(entropy, 14, 19))::uuid;
+            id := concat('0', to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint),
+                '7', substr(entropy, 14))::uuid;
         END IF;
     END IF;
-    inherited := current_setting('skald.traceparent', true);
-    parent := coalesce(traceparent, inherited);
-    IF parent <> '' AND skald.trace_is_valid(parent) THEN
-        IF traceparent IS NULL THEN -- the state belongs to the trace that is continued
-            inherited := current_setting('skald.tracestate', true);
-            IF inherited <> '' THEN
-                headers := jsonb_build_object('tracestate', inherited)
-                    || coalesce(headers, '{}');
-            END IF;
+    IF coalesce(traceparent, '') = '' THEN
+        traceparent := current_setting('skald.traceparent', true);
+        inherited := current_setting('skald.tracestate', true);
+        -- the state belongs to the trace that is continued
+        IF inherited <> '' AND skald.trace_is_valid(traceparent) THEN
+            headers := jsonb_build_object('tracestate', inherited) || coalesce(headers, '{}');
         END IF;
-        traceparent := left(parent, 36) || substr(entropy, 1, 12) || substr(entropy, 61, 4)
-            || substr(parent, 53, 3);
-    ELSE
-        traceparent := '00-' || substr(entropy, 33, 32) || '-' || substr(entropy, 1, 12)
-            || substr(entropy, 61, 4) || '-01';
     END IF;
     inherited := current_setting('skald.baggage', true);
     IF inherited <> '' THEN
@@ -149,8 +138,51 @@ BEGIN
     INSERT INTO skald.outbox (message_id, topic, key, type, source, subject, content_type,
         data, headers, correlation_id, causation_id, traceparent, expires_at)
     VALUES (id, topic, key, type, source, subject, content_type, data, headers,
-        coalesce(correlation_id, id::text), causation_id, traceparent, expires_at);
+        coalesce(correlation_id, id::text), causation_id,
+        skald.trace_child(traceparent, entropy), expires_at);
     RETURN id;
+END $$;
+
+-- The short way, for a plain message without context. A transaction calls this once, so
+-- what it costs is setting up each expression anew, and the fewer there are the better:
+-- hence one text that holds all that must be well-formed or absent, looked at by one
+-- expression. Whatever is not plainly right goes the general way, which also names errors.
+CREATE OR REPLACE FUNCTION skald.outbox_plain(topic text, key bytea, type text, data bytea,
+    content_type text, subject text, source text, id uuid, headers jsonb,
+    correlation_id text, causation_id text, traceparent text, expires_at timestamptz)
+    RETURNS uuid
+LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+DECLARE
+    line    text := concat(topic, E'\x01', type, E'\x01', content_type, subject, E'\x01',
+        source, correlation_id, causation_id, traceparent,
+        current_setting('skald.correlation_id', true),
+        current_setting('skald.causation_id', true),
+        current_setting('skald.traceparent', true), current_setting('skald.message_id', true));
+    entropy text;
+    digits  text;
+BEGIN
+    IF line ~ '^[A-Za-z0-9_-][A-Za-z0-9._-]*\x01[^\x01]+\x01[^\x01]*\x01$'
+        AND octet_length(line) <= 249 AND content_type <> '' AND headers = '{}'
+        AND id IS NULL AND expires_at IS NULL
+        AND coalesce(greatest(octet_length(data), octet_length(key)), 0) <= 32768 THEN
+        entropy := encode(uuid_send(gen_random_uuid()), 'hex');
+        -- a UUIDv7; its digits are also the new trace's id. Milliseconds have 11 digits
+        -- until the year 2527.
+        digits := concat('0', to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint),
+            '7', substr(entropy, 14));
+        id := digits::uuid;
+        INSERT INTO skald.outbox (message_id, topic, key, type, source, subject,
+            content_type, data, correlation_id, traceparent)
+        VALUES (id, topic, key, type,
+            coalesce(nullif(current_setting('skald.source', true), ''),
+                '/' || current_database()),
+            subject, content_type, data, id::text,
+            concat('00-', digits, '-', left(entropy, 16), '-01'));
+        RETURN id;
+    END IF;
+    RETURN skald.outbox_write(topic, key, type, data, content_type, subject, source, id,
+        headers, correlation_id, causation_id, traceparent, expires_at);
 END $$;
 
 CREATE OR REPLACE FUNCTION skald.outbox_add(topic text, key text, type text, data jsonb,
@@ -160,7 +192,7 @@ CREATE OR REPLACE FUNCTION skald.outbox_add(topic text, key text, type text, dat
     expires_at timestamptz DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN skald.outbox_write(topic, convert_to(key, 'UTF8'), type,
+    RETURN skald.outbox_plain(topic, convert_to(key, 'UTF8'), type,
         convert_to(data::text, 'UTF8'),
         CASE WHEN data IS NOT NULL THEN 'application/json' END, subject, source, id, headers,
         correlation_id, causation_id, traceparent, expires_at);
@@ -173,7 +205,7 @@ CREATE OR REPLACE FUNCTION skald.outbox_add_bytes(topic text, key bytea, type te
     expires_at timestamptz DEFAULT NULL) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN skald.outbox_write(topic, key, type, data, content_type, subject, source, id,
+    RETURN skald.outbox_plain(topic, key, type, data, content_type, subject, source, id,
         headers, correlation_id, causation_id, traceparent, expires_at);
 END $$;
 
@@ -185,19 +217,12 @@ CREATE OR REPLACE FUNCTION skald.outbox_put(message_id uuid, topic text, key byt
     RETURNS void
 LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
-DECLARE
-    entropy text := replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '');
 BEGIN
-    IF skald.trace_is_valid(traceparent) THEN
-        traceparent := left(traceparent, 36) || substr(entropy, 1, 12)
-            || substr(entropy, 61, 4) || substr(traceparent, 53, 3);
-    ELSE
-        traceparent := '00-' || substr(entropy, 33, 32) || '-' || substr(entropy, 1, 12)
-            || substr(entropy, 61, 4) || '-01';
-    END IF;
     INSERT INTO skald.outbox (message_id, topic, key, type, source, subject, content_type,
         data, headers, correlation_id, causation_id, traceparent, expires_at)
     VALUES (message_id, topic, key, type, source, subject, content_type, data,
         nullif(headers, '{}'), coalesce(nullif(correlation_id, ''), message_id::text),
-        causation_id, traceparent, expires_at);
+        causation_id,
+        skald.trace_child(traceparent, encode(uuid_send(gen_random_uuid()), 'hex')),
+        expires_at);
 END $$;
