@@ -60,6 +60,23 @@ note_bootstrap(const char *key, const char *value, void *ctx)
 		*is_set = true;
 }
 
+/* The mock listens on loopback and nowhere else: only the port is ours to choose. */
+static enum skald_rc
+find_dev_port(const struct skald_config *config, int *port, struct skald_err *err)
+{
+	const char *listen = skald_config_text(config, "dev_broker", "listen");
+	const char *colon = listen ? strrchr(listen, ':') : NULL;
+	long long value = 0;
+
+	if (!colon || !skald_http_is_loopback(listen) ||
+		!skald_slice_int64(skald_slice_text(colon + 1), &value))
+		return skald_fail(err, SKALD_REJECT, "config", "",
+			"dev_broker.listen: '%s' is no loopback address like 127.0.0.1:0",
+			listen ? listen : "");
+	*port = (int)value;
+	return SKALD_OK;
+}
+
 /* The in-process broker; its address for people and scripts, its limits on the log. */
 static enum skald_rc
 start_dev_broker(struct skald__daemon *daemon, struct skald_config_args *args,
@@ -68,10 +85,13 @@ start_dev_broker(struct skald__daemon *daemon, struct skald_config_args *args,
 {
 	bool is_set = false;
 	enum skald_rc rc;
+	int port;
 
-	rc = skald_dev_broker_start(&daemon->dev_broker,
-		(int)skald_config_int(*config, "dev_broker", "port"),
-		(int32_t)skald_config_int(*config, "topics", "partitions"), err);
+	rc = find_dev_port(*config, &port, err);
+	if (rc)
+		return rc;
+	rc = skald_dev_broker_start(&daemon->dev_broker, port,
+		(int32_t)skald_config_int(*config, "dev_broker", "partitions"), err);
 	if (rc)
 		return rc;
 	printf("dev broker on %s\n", skald_dev_broker_address(daemon->dev_broker));

@@ -1,0 +1,572 @@
+/*
+ * cmd_doctor.c - every requirement: ok, warn or fail, each with a fix that can
+ * be pasted. Looks only, changes nothing; goes on after a failure as far as
+ * the rest can still be looked at.
+ */
+#include "cli/own.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/limits.h"
+#include "broker/broker.h"
+
+#define KAFKA_MS         4000 /* one question to the brokers */
+#define SERVER_VERSION   130000
+#define WAITING_WARN_S   60
+#define LETTERS_WARN     1
+#define NAME_WIDTH       12
+#define KAFKA_OLDEST     0x020002ff
+#define KAFKA_LESS_FATAL 0x020300ff
+#define KAFKA_WITH_FIXES 0x020500ff
+
+enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
+
+struct doctor {
+	struct skald__cli *cli;
+	const char *source; /* that is looked at; NULL: none in particular */
+	unsigned counts[3];
+};
+
+/* --- saying -------------------------------------------------------------------------------- */
+
+static void
+say_json(const struct doctor *doctor, enum verdict verdict, const char *check,
+	const char *fix, const char *message)
+{
+	static const char *const names[] = { "ok", "warn", "fail" };
+	struct skald_buf out;
+
+	skald_buf_init(&out, 65536);
+	skald_buf_add_text(&out, "{");
+	skald_json_add_member(&out, "check", skald_slice_text(check));
+	skald__json_add(&out, "source", skald_slice_text(doctor->source));
+	skald_json_add_member(&out, "status", skald_slice_text(names[verdict]));
+	skald_json_add_member(&out, "message", skald_slice_text(message));
+	skald__json_add(&out, "fix", skald_slice_text(fix));
+	skald_buf_add_text(&out, "}\n");
+	skald__put(skald_buf_slice(&out));
+	skald_buf_done(&out);
+}
+
+static void say(struct doctor *doctor, enum verdict verdict, const char *check,
+	const char *fix, const char *fmt, ...) SKALD_PRINTF(5, 6);
+
+static void
+say(struct doctor *doctor, enum verdict verdict, const char *check, const char *fix,
+	const char *fmt, ...)
+{
+	static const char *const marks[] = { "ok  ", "warn", "FAIL" };
+	static const enum skald__paint paints[] = { SKALD_PAINT_GOOD, SKALD_PAINT_WARN,
+		SKALD_PAINT_BAD };
+	struct skald_buf clean;
+	char message[1024];
+	va_list args;
+
+	va_start(args, fmt);
+	if (vsnprintf(message, sizeof(message), fmt, args) < 0)
+		message[0] = '\0';
+	va_end(args);
+	doctor->counts[verdict]++;
+	if (doctor->cli->is_json) {
+		say_json(doctor, verdict, check, fix, message);
+		return;
+	}
+	skald_buf_init(&clean, 65536);
+	skald__add_clean(&clean, skald_slice_text(message));
+	printf("  %s%s%s  %-*s ", skald__paint(doctor->cli, paints[verdict]),
+		marks[verdict], skald__unpaint(doctor->cli), NAME_WIDTH, check);
+	skald__wrap(stdout, clean.data ? clean.data : "", NAME_WIDTH + 9, NAME_WIDTH + 9);
+	if (fix) {
+		printf("%*sfix: %s", NAME_WIDTH + 9, "",
+			skald__paint(doctor->cli, SKALD_PAINT_STRONG));
+		skald__wrap(stdout, fix, NAME_WIDTH + 14, NAME_WIDTH + 14);
+		printf("%s", skald__unpaint(doctor->cli));
+	}
+	skald_buf_done(&clean);
+	fflush(stdout); /* the next check may take seconds */
+}
+
+static void
+begin_section(struct doctor *doctor, const char *title)
+{
+	if (!doctor->cli->is_json)
+		printf("%s%s%s\n", skald__paint(doctor->cli, SKALD_PAINT_STRONG), title,
+			skald__unpaint(doctor->cli));
+}
+
+/* --- one database ---------------------------------------------------------------------------- */
+
+/* One row of text; false when it could not be asked: *why says so, or is another's matter. */
+static bool
+ask(struct skald_sql *sql, const char *statement, struct skald_rows **rows,
+	struct skald_err *err)
+{
+	*rows = NULL;
+	return skald_conn_query(skald_sql_conn(sql), statement, NULL, 0, rows, err) ==
+		       SKALD_OK &&
+	       skald_rows_count(*rows) > 0;
+}
+
+static void
+check_server(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+
+	if (!ask(sql,
+		    "SELECT current_setting('server_version_num'),"
+		    " current_setting('server_version'), current_database(), "
+		    "current_user",
+		    &rows, &err))
+		say(doctor, VERDICT_FAIL, "server", NULL, "%s", err.text);
+	else if (skald_rows_int(rows, 0, 0, 0) < SERVER_VERSION)
+		say(doctor, VERDICT_FAIL, "server", "upgrade PostgreSQL to 13 or newer",
+			"PostgreSQL %s: 13 is needed", skald_rows_get(rows, 0, 1).data);
+	else
+		say(doctor, VERDICT_OK, "server", NULL,
+			"PostgreSQL %s, database %s, user %s",
+			skald_rows_get(rows, 0, 1).data, skald_rows_get(rows, 0, 2).data,
+			skald_rows_get(rows, 0, 3).data);
+	skald_rows_free(rows);
+}
+
+/* true when there is a schema to look into. */
+static bool
+check_schema(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	int have = 0;
+	int want = 0;
+
+	if (skald_migrate_version(sql, &have, &want, &err))
+		say(doctor, VERDICT_FAIL, "schema", "skald db migrate", "%s", err.text);
+	else if (have == 0)
+		say(doctor, VERDICT_FAIL, "schema", "skald db migrate", "not installed");
+	else if (have < want)
+		say(doctor, VERDICT_FAIL, "schema", "skald db migrate",
+			"version %d, this program needs %d", have, want);
+	else if (have > want)
+		say(doctor, VERDICT_WARN, "schema", "upgrade skald",
+			"version %d is newer than this program (%d)", have, want);
+	else
+		say(doctor, VERDICT_OK, "schema", NULL, "version %d, current", have);
+	return have > 0;
+}
+
+/* What the four roles allow, and which of them this session has. */
+static void
+check_rights(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	int64_t missing;
+
+	if (!ask(sql,
+		    "SELECT 4 - count(*), coalesce(string_agg(rolname, ', ' ORDER BY "
+		    "rolname)"
+		    " FILTER (WHERE pg_has_role(oid, 'MEMBER')), 'none'),"
+		    " bool_or(rolname = 'skald_operator' AND pg_has_role(oid, 'MEMBER')),"
+		    " quote_ident(current_user) FROM pg_roles WHERE rolname IN"
+		    " ('skald_app', 'skald_operator', 'skald_daemon', 'skald_reader')",
+		    &rows, &err)) {
+		say(doctor, VERDICT_FAIL, "rights", NULL, "%s", err.text);
+		skald_rows_free(rows);
+		return;
+	}
+	missing = skald_rows_int(rows, 0, 0, 4);
+	if (missing > 0) {
+		say(doctor, VERDICT_WARN, "rights",
+			"skald db migrate, as a role that may create roles",
+			"%lld of the 4 roles of Skald do not exist", (long long)missing);
+	} else if (!skald_rows_bool(rows, 0, 2)) {
+		char fix[160];
+
+		(void)snprintf(fix, sizeof(fix), "GRANT skald_operator TO %s;",
+			skald_rows_get(rows, 0, 3).data);
+		say(doctor, VERDICT_WARN, "rights", fix,
+			"this session is member of: %s; to act on dead letters it must "
+			"be "
+			"an operator",
+			skald_rows_get(rows, 0, 1).data);
+	} else {
+		say(doctor, VERDICT_OK, "rights", NULL, "this session is member of: %s",
+			skald_rows_get(rows, 0, 1).data);
+	}
+	skald_rows_free(rows);
+}
+
+/* Our daemon sets it on for its own sessions; what breaks the promise is a server that lies. */
+static void
+check_durability(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+
+	if (!ask(sql,
+		    "SELECT current_setting('fsync'), "
+		    "current_setting('full_page_writes'),"
+		    " current_setting('synchronous_commit'),"
+		    " (SELECT string_agg(r.rolname || ': ' || c, ', ')"
+		    "  FROM pg_db_role_setting AS s JOIN pg_roles AS r ON r.oid = "
+		    "s.setrole,"
+		    "  unnest(s.setconfig) AS c WHERE c LIKE 'synchronous_commit=%off'"
+		    "  OR c LIKE 'synchronous_commit=%local')",
+		    &rows, &err))
+		say(doctor, VERDICT_FAIL, "durability", NULL, "%s", err.text);
+	else if (!skald_slice_is_text(skald_rows_get(rows, 0, 0), "on"))
+		say(doctor, VERDICT_WARN, "durability",
+			"ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();",
+			"fsync is off: a power cut can undo what was published");
+	else if (!skald_slice_is_text(skald_rows_get(rows, 0, 1), "on"))
+		say(doctor, VERDICT_WARN, "durability",
+			"ALTER SYSTEM SET full_page_writes = on; SELECT "
+			"pg_reload_conf();",
+			"full_page_writes is off");
+	else
+		say(doctor, VERDICT_OK, "durability", NULL,
+			"fsync on, synchronous_commit %s; skaldd's own sessions: on%s%s",
+			skald_rows_get(rows, 0, 2).data,
+			skald_rows_get(rows, 0, 3).data ? "; roles with their own: " : "",
+			skald_rows_get(rows, 0, 3).data ? skald_rows_get(rows, 0, 3).data
+							: "");
+	skald_rows_free(rows);
+}
+
+static void
+check_outbox(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	int64_t leaves;
+
+	if (!ask(sql,
+		    "SELECT (SELECT count(*) FROM pg_inherits"
+		    " WHERE inhparent = to_regclass('skald.outbox')),"
+		    " (SELECT seqcache FROM pg_sequence"
+		    " WHERE seqrelid = to_regclass('skald.outbox_id'))",
+		    &rows, &err)) {
+		say(doctor, VERDICT_FAIL, "outbox", NULL, "%s", err.text);
+		skald_rows_free(rows);
+		return;
+	}
+	leaves = skald_rows_int(rows, 0, 0, 0);
+	if (leaves != SKALD_OUTBOX_LEAVES)
+		say(doctor, VERDICT_FAIL, "outbox",
+			"restore the missing skald.outbox_N from a backup",
+			"%lld of %d leaves of the ring are there", (long long)leaves,
+			SKALD_OUTBOX_LEAVES);
+	else if (skald_rows_int(rows, 0, 1, 1) != 1)
+		say(doctor, VERDICT_FAIL, "outbox",
+			"ALTER SEQUENCE skald.outbox_id CACHE 1;",
+			"the sequence caches %lld ids: messages of one transaction can "
+			"be "
+			"published out of order",
+			(long long)skald_rows_int(rows, 0, 1, 1));
+	else
+		say(doctor, VERDICT_OK, "outbox", NULL,
+			"%d leaves, sequence without a cache", SKALD_OUTBOX_LEAVES);
+	skald_rows_free(rows);
+}
+
+static void
+check_relay(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	int64_t beat_s;
+	int64_t rows_waiting;
+	int64_t oldest_s;
+
+	if (!ask(sql,
+		    "SELECT lag_rows::text, floor(lag_seconds)::bigint::text,"
+		    " coalesce(extract(epoch FROM clock_timestamp() - "
+		    "heartbeat_at)::bigint,"
+		    " -1)::text, owner FROM skald.relays",
+		    &rows, &err)) {
+		say(doctor, VERDICT_FAIL, "relay",
+			rows ? "skald db migrate" : "GRANT skald_reader TO this role;",
+			"%s", rows ? "the outbox has no history yet" : err.text);
+		skald_rows_free(rows);
+		return;
+	}
+	rows_waiting = skald_rows_int(rows, 0, 0, 0);
+	oldest_s = skald_rows_int(rows, 0, 1, 0);
+	beat_s = skald_rows_int(rows, 0, 2, -1);
+	if (beat_s < 0)
+		say(doctor, VERDICT_WARN, "relay", "systemctl start skaldd",
+			"none has ever run here; %lld rows wait",
+			(long long)rows_waiting);
+	else if (beat_s > 30)
+		say(doctor, VERDICT_FAIL, "relay", "systemctl start skaldd",
+			"last sign of life %lld s ago; %lld rows wait", (long long)beat_s,
+			(long long)rows_waiting);
+	else
+		say(doctor, VERDICT_OK, "relay", NULL,
+			"led by %s, last sign of life %lld s ago",
+			skald_rows_get(rows, 0, 3).data ? skald_rows_get(rows, 0, 3).data
+							: "nobody",
+			(long long)beat_s);
+	if (rows_waiting && oldest_s > WAITING_WARN_S)
+		say(doctor, VERDICT_WARN, "backlog", "skald outbox ls --waiting",
+			"%lld rows wait, the oldest for %lld s", (long long)rows_waiting,
+			(long long)oldest_s);
+	else
+		say(doctor, VERDICT_OK, "backlog", NULL, "%lld rows wait",
+			(long long)rows_waiting);
+	skald_rows_free(rows);
+}
+
+static void
+check_consumers(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_param all[2] = { skald_param_text(""), skald_param_text("") };
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	unsigned stopped_count = 0;
+
+	if (skald__consumers_by_topic(sql, all, &rows, &err)) {
+		say(doctor, VERDICT_FAIL, "consumers", NULL, "%s", err.text);
+		return;
+	}
+	for (unsigned r = 0; r < skald_rows_count(rows); r++) {
+		int64_t stopped = skald_rows_int(rows, r, 6, 0);
+
+		if (stopped <= 0)
+			continue;
+		stopped_count++;
+		say(doctor, VERDICT_FAIL, "consumers", "skald consumer ls",
+			"%s on %s: %lld partitions stopped: %s",
+			skald_rows_get(rows, r, 0).data, skald_rows_get(rows, r, 1).data,
+			(long long)stopped, skald_rows_get(rows, r, 7).data);
+	}
+	if (!stopped_count)
+		say(doctor, VERDICT_OK, "consumers", NULL,
+			"%u groups and topics, none stopped", skald_rows_count(rows));
+	skald_rows_free(rows);
+}
+
+static void
+check_letters(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	int64_t count;
+
+	if (!ask(sql,
+		    "SELECT count(*) FROM skald.dead_letters"
+		    " WHERE state IN ('dead', 'requested', 'claimed')",
+		    &rows, &err)) {
+		say(doctor, VERDICT_FAIL, "dead letters", NULL, "%s", err.text);
+		skald_rows_free(rows);
+		return;
+	}
+	count = skald_rows_int(rows, 0, 0, 0);
+	if (count >= LETTERS_WARN)
+		say(doctor, VERDICT_WARN, "dead letters", "skald dlq ls", "%lld open",
+			(long long)count);
+	else
+		say(doctor, VERDICT_OK, "dead letters", NULL, "none open");
+	skald_rows_free(rows);
+}
+
+/* --- Kafka ------------------------------------------------------------------------------------ */
+
+static void
+check_library(struct doctor *doctor)
+{
+	const char *version = skald_kafka_version();
+	unsigned major = 0;
+	unsigned minor = 0;
+	unsigned patch = 0;
+	unsigned number;
+
+	if (sscanf(version, "%u.%u.%u", &major, &minor, &patch) < 2) {
+		say(doctor, VERDICT_WARN, "librdkafka", NULL, "%s: unknown version",
+			version);
+		return;
+	}
+	number = major << 24 | minor << 16 | patch << 8 | 0xff;
+	if (number < KAFKA_OLDEST)
+		say(doctor, VERDICT_FAIL, "librdkafka", "upgrade to 2.5 or newer",
+			"%s: 2.0.2 is needed", version);
+	else if (number < KAFKA_WITH_FIXES)
+		say(doctor, VERDICT_WARN, "librdkafka", "upgrade to 2.5 or newer",
+			"%s works, but now and then ends a producer without need (%s): "
+			"the relay makes a new one and may send some messages twice",
+			version,
+			number < KAFKA_LESS_FATAL ? "bugs #4438, #4750" : "bug #4750");
+	else
+		say(doctor, VERDICT_OK, "librdkafka", NULL, "%s", version);
+}
+
+static bool
+check_cluster(struct doctor *doctor, struct skald_cluster *cluster)
+{
+	char id[SKALD_CLUSTER_ID_BYTES];
+	struct skald_err err = SKALD_ERR_INIT;
+	unsigned brokers = 0;
+
+	if (skald_cluster_id(cluster, KAFKA_MS, id, &err) ||
+		skald_cluster_brokers(cluster, KAFKA_MS, &brokers, &err)) {
+		say(doctor, VERDICT_FAIL, "brokers",
+			"is Kafka up, and --brokers or kafka.bootstrap.servers right?",
+			"%s", err.text);
+		return false;
+	}
+	if (skald_cluster_is_dev(id))
+		say(doctor, VERDICT_WARN, "brokers", "use Apache Kafka for what matters",
+			"%s", skald_dev_broker_warning());
+	else
+		say(doctor, VERDICT_OK, "brokers", NULL, "%u, cluster %s", brokers, id);
+	return true;
+}
+
+static void
+check_topic(struct doctor *doctor, struct skald_cluster *cluster, const char *topic,
+	unsigned *there_count)
+{
+	bool may_create = skald_config_bool(doctor->cli->config, "topics", "create");
+	struct skald_err err = SKALD_ERR_INIT;
+	int32_t count = 0;
+
+	if (skald_topic_partitions(cluster, topic, KAFKA_MS, &count, &err))
+		say(doctor, VERDICT_FAIL, "topics", NULL, "%s: %s", topic, err.text);
+	else if (count > 0)
+		(*there_count)++;
+	else if (may_create)
+		say(doctor, VERDICT_OK, "topics", NULL,
+			"%s is missing: the relay creates it", topic);
+	else
+		say(doctor, VERDICT_FAIL, "topics",
+			"create it, or --set topics.create=true",
+			"%s is missing, and topics.create is false", topic);
+}
+
+/* The topics of what waits in the outbox; without the right to look there: nothing to say. */
+static void
+check_topics(struct doctor *doctor, struct skald_cluster *cluster, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	unsigned there_count = 0;
+
+	if (skald_conn_query(skald_sql_conn(sql),
+		    "SELECT DISTINCT topic FROM (SELECT topic FROM skald.outbox"
+		    " ORDER BY id DESC LIMIT 10000) AS newest LIMIT 200",
+		    NULL, 0, &rows, &err)) {
+		say(doctor, VERDICT_WARN, "topics", "GRANT skald_daemon TO this role;",
+			"not looked at: %s", err.text);
+		return;
+	}
+	for (unsigned r = 0; r < skald_rows_count(rows); r++)
+		check_topic(
+			doctor, cluster, skald_rows_get(rows, r, 0).data, &there_count);
+	if (there_count || !skald_rows_count(rows))
+		say(doctor, VERDICT_OK, "topics", NULL,
+			"%u of the %u that the outbox writes to are there", there_count,
+			skald_rows_count(rows));
+	skald_rows_free(rows);
+}
+
+/* --- all of it ---------------------------------------------------------------------------------- */
+
+static void
+check_config(struct doctor *doctor)
+{
+	const char *file = doctor->cli->config_args.file;
+	const char *listen = skald_config_text(doctor->cli->config, "http", "listen");
+
+	if (!file)
+		file = getenv("SKALD_CONFIG");
+	say(doctor, VERDICT_OK, "config", NULL, "%s; health and metrics on %s",
+		file ? file
+		     : "no --config and no $SKALD_CONFIG: as skald config show says",
+		listen && listen[0] ? listen : "nothing");
+}
+
+static void
+check_database(struct doctor *doctor, const struct skald__place *place,
+	struct skald_cluster *cluster)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_sql *sql = NULL;
+	char title[96];
+
+	doctor->source = place->name;
+	(void)snprintf(title, sizeof(title), "Database %s", place->name);
+	begin_section(doctor, title);
+	if (skald__place_try(doctor->cli, place, &sql, &err)) {
+		say(doctor, VERDICT_FAIL, "database",
+			strcmp(place->name, "main")
+				? "is the server up, and the url of this source right?"
+				: "is the server up, and --database or database.url "
+				  "right?",
+			"%s", err.text);
+		return;
+	}
+	check_server(doctor, sql);
+	check_durability(doctor, sql);
+	if (check_schema(doctor, sql)) {
+		check_rights(doctor, sql);
+		check_outbox(doctor, sql);
+		check_relay(doctor, sql);
+		check_consumers(doctor, sql);
+		check_letters(doctor, sql);
+		if (cluster)
+			check_topics(doctor, cluster, sql);
+	}
+	skald_sql_close(sql);
+}
+
+/* Kafka, if it can be reached: then the topics are looked at, too. */
+static void
+check_kafka(struct doctor *doctor, struct skald_kafka_props **props,
+	struct skald_cluster **cluster)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+
+	begin_section(doctor, "Kafka");
+	check_library(doctor);
+	if (skald_kafka_props_create(props, doctor->cli->config, &err) ||
+		skald_cluster_open(cluster, *props, &err)) {
+		say(doctor, VERDICT_FAIL, "brokers",
+			"--brokers HOST:PORT, or kafka.bootstrap.servers", "%s",
+			err.text);
+		return;
+	}
+	if (!check_cluster(doctor, *cluster)) {
+		skald_cluster_close(*cluster);
+		*cluster = NULL;
+	}
+}
+
+enum skald__exit
+skald__cmd_doctor(struct skald__cli *cli)
+{
+	struct doctor doctor = { .cli = cli };
+	struct skald_kafka_props *props = NULL;
+	struct skald_cluster *cluster = NULL;
+	struct skald__places places;
+	enum skald__exit status = skald__places_find(cli, true, &places);
+
+	if (status)
+		return status;
+	begin_section(&doctor, "This program");
+	check_config(&doctor);
+	check_kafka(&doctor, &props, &cluster);
+	for (unsigned i = 0; i < places.count; i++)
+		check_database(&doctor, &places.items[i], cluster);
+	if (!cli->is_json)
+		printf("\n%s%u ok, %u to look at, %u failed%s\n",
+			skald__paint(cli, doctor.counts[VERDICT_FAIL] ? SKALD_PAINT_BAD
+								      : SKALD_PAINT_GOOD),
+			doctor.counts[VERDICT_OK], doctor.counts[VERDICT_WARN],
+			doctor.counts[VERDICT_FAIL], skald__unpaint(cli));
+	skald_cluster_close(cluster);
+	skald_kafka_props_destroy(props);
+	return doctor.counts[VERDICT_FAIL] ? SKALD_EXIT_NO : SKALD_EXIT_DONE;
+}

@@ -1,0 +1,415 @@
+/*
+ * cmd_status.c - `skald status [--watch]`: every source on one screen, and what
+ * needs somebody at its end.
+ */
+#include "cli/own.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+
+#define WATCH_MS      1000
+#define HEARTBEAT_MS  30000 /* older: nobody relays there (it beats while idle, too) */
+#define ATTENTION_MAX 16
+
+const struct skald__flag skald__status_flags[] = {
+	{ "--watch", NULL, "again every second, until interrupted" },
+	{ NULL, NULL, NULL },
+};
+
+static const struct skald__column relay_columns[] = {
+	{ "mode", "MODE", SKALD_KIND_TEXT, 0 },
+	{ "owner", "LEADER", SKALD_KIND_TEXT, 12 },
+	{ "position", "POSITION", SKALD_KIND_POSITION, 12 },
+	{ "lag_rows", "ROWS WAITING", SKALD_KIND_NUMBER, 0 },
+	{ "lag_seconds", "OLDEST (s)", SKALD_KIND_NUMBER, 0 },
+	{ "parked_keys", "PARKED", SKALD_KIND_NUMBER, 0 },
+	{ "heartbeat_at", "HEARTBEAT", SKALD_KIND_TIME, 0 },
+	{ "stream", NULL, SKALD_KIND_TEXT, 0 },
+	{ "epoch", NULL, SKALD_KIND_NUMBER, 0 },
+	{ "term", NULL, SKALD_KIND_NUMBER, 0 },
+};
+enum { RELAY_ROWS = 3, RELAY_PARKED = 5, RELAY_HEARTBEAT = 6 };
+
+static const struct skald__column consumer_columns[] = {
+	{ "consumer_group", "GROUP", SKALD_KIND_TEXT, 12 },
+	{ "topic", "TOPIC", SKALD_KIND_TEXT, 12 },
+	{ "partitions", "PARTITIONS", SKALD_KIND_NUMBER, 0 },
+	{ "lanes", NULL, SKALD_KIND_NUMBER, 0 },
+	{ "lag", "LAG", SKALD_KIND_NUMBER, 0 },
+	{ "owners", "OWNERS", SKALD_KIND_NUMBER, 0 },
+	{ "stopped", "STOPPED", SKALD_KIND_NUMBER, 0 },
+	{ "stopped_reason", NULL, SKALD_KIND_TEXT, 0 },
+};
+enum { CONSUMER_GROUP = 0, CONSUMER_TOPIC = 1, CONSUMER_STOPPED = 6, CONSUMER_WHY = 7 };
+
+static const struct skald__column letter_columns[] = {
+	{ "consumer_group", "GROUP", SKALD_KIND_TEXT, 12 },
+	{ "open", "OPEN", SKALD_KIND_NUMBER, 0 },
+	{ "dead", "DEAD", SKALD_KIND_NUMBER, 0 },
+	{ "replaying", "REPLAYING", SKALD_KIND_NUMBER, 0 },
+	{ "oldest_at", "OLDEST", SKALD_KIND_TIME, 0 },
+	{ "newest_at", "NEWEST", SKALD_KIND_TIME, 0 },
+};
+enum { LETTER_GROUP = 0, LETTER_DEAD = 2 };
+#define COUNT(columns) ((unsigned)(sizeof(columns) / sizeof((columns)[0])))
+
+struct look { /* at one source */
+	const struct skald__place *place;
+	struct skald_rows *relay;
+	struct skald_rows *consumers;
+	struct skald_rows *letters;
+	enum skald_rc rc;
+	enum skald__exit status; /* of it */
+	struct skald_err err; /* why not, if rc says so */
+};
+
+struct screen {
+	struct look looks[SKALD__PLACES_MAX];
+	struct skald_sql *sessions[SKALD__PLACES_MAX]; /* kept while watching */
+	struct skald__places places;
+	char attention[ATTENTION_MAX][256];
+	unsigned attention_count;
+};
+
+static void attend(struct screen *screen, const char *fmt, ...) SKALD_PRINTF(2, 3);
+
+static void
+attend(struct screen *screen, const char *fmt, ...)
+{
+	va_list args;
+
+	if (screen->attention_count == ATTENTION_MAX)
+		return;
+	va_start(args, fmt);
+	(void)vsnprintf(screen->attention[screen->attention_count++],
+		sizeof(screen->attention[0]), fmt, args);
+	va_end(args);
+}
+
+/* --- looking --------------------------------------------------------------------------------- */
+
+static enum skald_rc
+read_rows(struct look *look, struct skald_sql *sql)
+{
+	struct skald_param all[2] = { skald_param_text(""), skald_param_text("") };
+	enum skald_rc rc;
+
+	rc = skald_sql_query(sql,
+		"SELECT mode, owner, position, lag_rows::text, lag_seconds::text,"
+		" parked_keys::text, " SKALD__UTC(
+			"heartbeat_at") ", stream,"
+					" epoch::text, term::text FROM skald.relays",
+		NULL, 0, false, &look->relay, &look->err);
+	if (!rc)
+		rc = skald__consumers_by_topic(sql, all, &look->consumers, &look->err);
+	if (!rc)
+		rc = skald_sql_query(sql,
+			"SELECT consumer_group, count(*)::text,"
+			" (count(*) FILTER (WHERE state = 'dead'))::text,"
+			" (count(*) FILTER (WHERE state <> 'dead'))::text,"
+			" " SKALD__UTC("min(at)") ", " SKALD__UTC(
+				"max(at)") " FROM skald.dead_letters"
+					   " WHERE state IN ('dead', 'requested', "
+					   "'claimed')"
+					   " GROUP BY 1 ORDER BY 1",
+			NULL, 0, false, &look->letters, &look->err);
+	return rc;
+}
+
+static void
+forget(struct look *look)
+{
+	skald_rows_free(look->relay);
+	skald_rows_free(look->consumers);
+	skald_rows_free(look->letters);
+	look->relay = look->consumers = look->letters = NULL;
+}
+
+static void
+look_at(const struct skald__cli *cli, struct look *look, struct skald_sql **sql)
+{
+	enum skald_rc rc = SKALD_OK;
+
+	forget(look);
+	if (*sql && !skald_sql_is_open(*sql)) {
+		skald_sql_close(*sql);
+		*sql = NULL;
+	}
+	if (!*sql)
+		rc = skald__place_try(cli, look->place, sql, &look->err);
+	if (!rc)
+		rc = read_rows(look, *sql);
+	look->rc = rc;
+	look->status = rc ? skald__status_of(rc, &look->err) : SKALD_EXIT_DONE;
+	if (rc)
+		forget(look);
+}
+
+/* --- what needs somebody ---------------------------------------------------------------------- */
+
+static void
+judge_relay(struct screen *screen, const struct look *look)
+{
+	struct skald_slice beat = skald_rows_get(look->relay, 0, RELAY_HEARTBEAT);
+	int64_t waiting = skald_rows_int(look->relay, 0, RELAY_ROWS, 0);
+	int64_t parked = skald_rows_int(look->relay, 0, RELAY_PARKED, 0);
+	int64_t at_us = 0;
+
+	if (!beat.data)
+		attend(screen, "%s: never relayed yet: start skaldd", look->place->name);
+	else if (skald_time_parse(beat, &at_us) &&
+		 skald_wall_us() - at_us > (int64_t)HEARTBEAT_MS * 1000)
+		attend(screen,
+			"%s: no relay is alive, %lld rows wait: is skaldd running?",
+			look->place->name, (long long)waiting);
+	if (parked)
+		attend(screen, "%s: %lld keys are parked", look->place->name,
+			(long long)parked);
+}
+
+static void
+judge(struct screen *screen, const struct look *look)
+{
+	if (look->status) {
+		attend(screen, "%s: %s", look->place->name, look->err.text);
+		return;
+	}
+	if (skald_rows_count(look->relay))
+		judge_relay(screen, look);
+	for (unsigned r = 0; r < skald_rows_count(look->consumers); r++)
+		if (skald_rows_int(look->consumers, r, CONSUMER_STOPPED, 0) > 0)
+			attend(screen, "%s on %s stopped: %s",
+				skald_rows_get(look->consumers, r, CONSUMER_GROUP).data,
+				skald_rows_get(look->consumers, r, CONSUMER_TOPIC).data,
+				skald_rows_get(look->consumers, r, CONSUMER_WHY).data);
+	for (unsigned r = 0; r < skald_rows_count(look->letters); r++) {
+		int64_t dead = skald_rows_int(look->letters, r, LETTER_DEAD, 0);
+
+		if (dead)
+			attend(screen, "%lld dead: skald dlq ls --group %s%s%s",
+				(long long)dead,
+				skald_rows_get(look->letters, r, LETTER_GROUP).data,
+				strcmp(look->place->name, "main") ? " --source " : "",
+				strcmp(look->place->name, "main") ? look->place->name
+								  : "");
+	}
+}
+
+/* --- printing --------------------------------------------------------------------------------- */
+
+static void
+print_section(const struct skald__cli *cli, const struct skald__column *columns,
+	unsigned count, const struct skald_rows *rows, const char *none)
+{
+	if (!skald_rows_count(rows)) {
+		printf("  %s%s%s\n", skald__paint(cli, SKALD_PAINT_FAINT), none,
+			skald__unpaint(cli));
+		return;
+	}
+	skald__rows_print(cli, columns, count, rows, 2);
+}
+
+static void
+print_look(const struct skald__cli *cli, const struct look *look)
+{
+	struct skald_buf line;
+
+	printf("\n%s%s%s\n", skald__paint(cli, SKALD_PAINT_STRONG), look->place->name,
+		skald__unpaint(cli));
+	if (look->status) {
+		skald_buf_init(&line, 65536);
+		skald__add_cut(&line, skald_slice_text(look->err.text), cli->width - 2);
+		printf("  %s%s%s\n", skald__paint(cli, SKALD_PAINT_BAD),
+			line.data ? line.data : "", skald__unpaint(cli));
+		skald_buf_done(&line);
+		return;
+	}
+	print_section(cli, relay_columns, COUNT(relay_columns), look->relay,
+		"no relay: skald db migrate");
+	print_section(cli, consumer_columns, COUNT(consumer_columns), look->consumers,
+		"no consumers");
+	print_section(cli, letter_columns, COUNT(letter_columns), look->letters,
+		"no open dead letters");
+}
+
+static void
+print_screen(const struct skald__cli *cli, const struct screen *screen)
+{
+	char now[SKALD_TIME_TEXT_BYTES];
+	struct skald_buf line;
+
+	skald_time_format(skald_wall_us(), now);
+	printf("%sskald %s%s%*.10s %.8s UTC\n", skald__paint(cli, SKALD_PAINT_STRONG),
+		SKALD_VERSION, skald__unpaint(cli),
+		(int)(cli->width - 6 - strlen(SKALD_VERSION) - 13), now, now + 11);
+	for (unsigned i = 0; i < screen->places.count; i++)
+		print_look(cli, &screen->looks[i]);
+	printf("\n");
+	if (!screen->attention_count)
+		printf("%sall is well%s\n", skald__paint(cli, SKALD_PAINT_GOOD),
+			skald__unpaint(cli));
+	skald_buf_init(&line, 65536);
+	for (unsigned i = 0; i < screen->attention_count; i++) {
+		struct skald_buf clean;
+
+		skald_buf_init(&clean, 65536);
+		skald_buf_clear(&line);
+		skald__add_clean(&clean, skald_slice_text(screen->attention[i]));
+		skald__add_cut(&line, skald_buf_slice(&clean), cli->width - 2);
+		printf("%s!%s %s\n", skald__paint(cli, SKALD_PAINT_WARN),
+			skald__unpaint(cli), line.data ? line.data : "");
+		skald_buf_done(&clean);
+	}
+	skald_buf_done(&line);
+}
+
+static void
+add_list(struct skald_buf *out, const char *name, const struct skald__column *columns,
+	unsigned count, const struct skald_rows *rows)
+{
+	skald_json_add_name(out, name);
+	skald_buf_add_text(out, "[");
+	for (unsigned r = 0; r < skald_rows_count(rows); r++) {
+		if (r)
+			skald_buf_add_text(out, ",");
+		skald__row_json(columns, count, rows, r, out);
+	}
+	skald_buf_add_text(out, "]");
+}
+
+static void
+add_look(struct skald_buf *out, const struct look *look)
+{
+	skald_buf_add_text(out, "{");
+	skald_json_add_member(out, "source", skald_slice_text(look->place->name));
+	skald__json_add(out, "error",
+		look->status ? skald_slice_text(look->err.text) : SKALD_SLICE_NULL);
+	skald_json_add_name(out, "relay");
+	if (look->relay && skald_rows_count(look->relay))
+		skald__row_json(relay_columns, COUNT(relay_columns), look->relay, 0, out);
+	else
+		skald_buf_add_text(out, "null");
+	if (!look->status) {
+		add_list(out, "consumers", consumer_columns, COUNT(consumer_columns),
+			look->consumers);
+		add_list(out, "dead_letters", letter_columns, COUNT(letter_columns),
+			look->letters);
+	}
+	skald_buf_add_text(out, "}");
+}
+
+static void
+print_screen_json(const struct screen *screen)
+{
+	char now[SKALD_TIME_TEXT_BYTES];
+	struct skald_buf out;
+
+	skald_time_format(skald_wall_us(), now);
+	skald_buf_init(&out, SKALD__BYTES_MAX);
+	skald_buf_add_text(&out, "{");
+	skald_json_add_member(&out, "at", skald_slice_text(now));
+	skald__json_add_raw(
+		&out, "ok", skald_slice_text(screen->attention_count ? "false" : "true"));
+	skald_json_add_name(&out, "sources");
+	skald_buf_add_text(&out, "[");
+	for (unsigned i = 0; i < screen->places.count; i++) {
+		if (i)
+			skald_buf_add_text(&out, ",");
+		add_look(&out, &screen->looks[i]);
+	}
+	skald_buf_add_text(&out, "]");
+	skald_json_add_name(&out, "attention");
+	skald_buf_add_text(&out, "[");
+	for (unsigned i = 0; i < screen->attention_count; i++) {
+		if (i)
+			skald_buf_add_text(&out, ",");
+		skald_json_add_string(&out, skald_slice_text(screen->attention[i]));
+	}
+	skald_buf_add_text(&out, "]}\n");
+	skald__put(skald_buf_slice(&out));
+	skald_buf_done(&out);
+}
+
+/* --- the command -------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupted;
+
+static void
+on_interrupt(int number)
+{
+	(void)number;
+	interrupted = 1;
+}
+
+/* All reached: 0; some: 3; none: why. */
+static enum skald__exit
+show(const struct skald__cli *cli, struct screen *screen, bool is_watching)
+{
+	enum skald__exit worst = SKALD_EXIT_DONE;
+	unsigned good_count = 0;
+
+	screen->attention_count = 0;
+	for (unsigned i = 0; i < screen->places.count; i++) {
+		struct look *look = &screen->looks[i];
+
+		look_at(cli, look, &screen->sessions[i]);
+		judge(screen, look);
+		if (look->status)
+			worst = look->status;
+		else
+			good_count++;
+	}
+	if (is_watching && !cli->is_json && cli->is_color)
+		printf("\033[H\033[J"); /* a terminal: the same place again */
+	if (cli->is_json)
+		print_screen_json(screen);
+	else
+		print_screen(cli, screen);
+	fflush(stdout);
+	if (!worst)
+		return SKALD_EXIT_DONE;
+	return good_count ? SKALD_EXIT_PART : worst;
+}
+
+enum skald__exit
+skald__cmd_status(struct skald__cli *cli)
+{
+	struct sigaction action = { .sa_handler = on_interrupt };
+	bool is_watching = skald__flag_is_given(cli, "--watch");
+	struct screen *screen = calloc(1, sizeof(*screen));
+	enum skald__exit status;
+
+	if (!screen)
+		return skald__fail(
+			cli, SKALD_EXIT_NO, "memory", NULL, NULL, "out of memory");
+	status = skald__places_find(cli, true, &screen->places);
+	if (status)
+		goto out;
+	for (unsigned i = 0; i < screen->places.count; i++)
+		screen->looks[i].place = &screen->places.items[i];
+	if (is_watching)
+		sigaction(SIGINT, &action, NULL);
+	do {
+		status = show(cli, screen, is_watching);
+		if (is_watching && !interrupted)
+			(void)poll(NULL, 0, WATCH_MS);
+	} while (is_watching && !interrupted);
+	if (is_watching)
+		status = SKALD_EXIT_DONE;
+	else if (status && status != SKALD_EXIT_PART)
+		status = skald__fail_err(
+			cli, screen->looks[0].rc, &screen->looks[0].err, NULL);
+out:
+	for (unsigned i = 0; i < screen->places.count; i++) {
+		forget(&screen->looks[i]);
+		skald_sql_close(screen->sessions[i]);
+	}
+	free(screen);
+	return status;
+}

@@ -1,0 +1,184 @@
+/*
+ * main_skald.c - the operator's tool: its commands, and the way through it.
+ */
+#include "cli/own.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#define WIDTH_DEFAULT 80
+#define WIDTH_MIN     60
+#define WIDTH_MAX     200
+
+/* Lists of flags; a command has some of them. */
+static const struct skald__flag *const status_lists[] = { skald__status_flags, NULL };
+static const struct skald__flag *const migrate_lists[] = { skald__migrate_flags, NULL };
+static const struct skald__flag *const grants_lists[] = { skald__grants_flags, NULL };
+static const struct skald__flag *const outbox_lists[] = { skald__outbox_flags,
+	skald__limit_flags, NULL };
+static const struct skald__flag *const tail_lists[] = { skald__outbox_flags,
+	skald__tail_flags, NULL };
+static const struct skald__flag *const consumer_lists[] = { skald__consumer_flags, NULL };
+static const struct skald__flag *const lane_lists[] = { skald__consumer_flags,
+	skald__limit_flags, NULL };
+static const struct skald__flag *const dlq_lists[] = { skald__select_flags,
+	skald__limit_flags, NULL };
+static const struct skald__flag *const cat_lists[] = { skald__cat_flags, NULL };
+static const struct skald__flag *const replay_lists[] = { skald__replay_flags, NULL };
+
+/* clang-format off */
+const struct skald__command skald__commands[] = {
+	{ "status", NULL, NULL, 0, 0,
+		"relays, consumers and dead letters on one screen",
+		"Shows every database of the configuration, or the one of --source. What needs "
+		"somebody stands at the end, with the command that goes on from there.\n\n"
+		"Exit status 3 when some of several databases could not be reached, 6 when none "
+		"could.",
+		status_lists, skald__cmd_status },
+	{ "doctor", NULL, NULL, 0, 0,
+		"every requirement checked: ok, warn or fail, each with its fix",
+		"Looks at the configuration, the databases, the rights of this session, Kafka and "
+		"the libraries. Changes nothing. Exit status 1 when a check fails; a warning is "
+		"no failure.",
+		NULL, skald__cmd_doctor },
+	{ "db", "migrate", NULL, 0, 0,
+		"install or upgrade the schema",
+		"In [database] and in each [source.NAME], or the one of --source. One transaction "
+		"a database, forward only; safe to run twice and from two places at once. Migrate "
+		"first, then restart the daemons one by one.",
+		migrate_lists, skald__cmd_db_migrate },
+	{ "db", "status", NULL, 0, 0,
+		"version of the schema in each database",
+		"Exit status 1 when one of them is missing or older than this program.",
+		NULL, skald__cmd_db_status },
+	{ "db", "grants", "[ROLE]", 0, 1,
+		"print the GRANT statements for the role of a service",
+		"Changes nothing: read what is printed, then pipe it into psql. Members of a role "
+		"have its rights in every database of the cluster that they can connect to.",
+		grants_lists, skald__cmd_db_grants },
+	{ "outbox", "ls", NULL, 0, 0,
+		"messages in the outbox, newest first",
+		"Messages stay for the retention after they are published, so this lists both. "
+		"Never shows data.",
+		outbox_lists, skald__cmd_outbox_ls },
+	{ "outbox", "tail", NULL, 0, 0,
+		"the newest messages, then those that follow",
+		"With --follow it goes on until it is interrupted. Messages appear when their "
+		"transaction commits, in whatever order they do.",
+		tail_lists, skald__cmd_outbox_tail },
+	{ "consumer", "ls", NULL, 0, 0,
+		"consumer groups, with their lag and stopped partitions", NULL,
+		consumer_lists, skald__cmd_consumer_ls },
+	{ "consumer", "lanes", NULL, 0, 0,
+		"how far each lane of each partition is, and who owns it", NULL,
+		lane_lists, skald__cmd_consumer_lanes },
+	{ "dlq", "ls", NULL, 0, 0,
+		"dead letters, newest first",
+		"Open ones; with --all also those that are resolved, archived, superseded or "
+		"expired. The short ids are enough for the other verbs.",
+		dlq_lists, skald__cmd_dlq_ls },
+	{ "dlq", "show", "ID", 1, 1,
+		"one dead letter: what, where, why, and what next",
+		"ID is the id or its beginning. Headers and value need the right to read payload "
+		"(skald_operator).",
+		NULL, skald__cmd_dlq_show },
+	{ "dlq", "cat", "ID", 1, 1,
+		"its raw bytes on standard output",
+		"Exactly the bytes Kafka had, without a newline at the end. Exit status 1 when "
+		"there are none because the record's key or value is null.",
+		cat_lists, skald__cmd_dlq_cat },
+	{ "dlq", "replay", "ID", 1, 1,
+		"give it once more to the one group that failed",
+		"The group's own consumer takes it in the message's own lane: run twice, or from "
+		"two terminals at once, it has one effect, and the loser is told so. Nothing goes "
+		"back to the topic.\n\n"
+		"With --wait the exit status is 0 when it was applied, 1 when it failed again, 4 "
+		"when the time is up.",
+		replay_lists, skald__cmd_dlq_replay },
+	{ "config", "sample", NULL, 0, 0,
+		"print a documented skald.conf", NULL, NULL, skald__cmd_config_sample },
+	{ "config", "show", NULL, 0, 0,
+		"print what is in force, and where each value comes from", NULL, NULL,
+		skald__cmd_config_show },
+	{ "version", NULL, NULL, 0, 0,
+		"versions of skald, its libraries and the schema", NULL, NULL,
+		skald__cmd_version },
+};
+/* clang-format on */
+const unsigned skald__command_count =
+	sizeof(skald__commands) / sizeof(skald__commands[0]);
+
+static unsigned
+terminal_width(void)
+{
+	const char *columns = getenv("COLUMNS");
+	struct winsize size;
+	long long value = WIDTH_DEFAULT;
+
+	if (isatty(STDOUT_FILENO) && !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) &&
+		size.ws_col)
+		value = size.ws_col;
+	else if (columns)
+		(void)skald_slice_int64(skald_slice_text(columns), &value);
+	if (value < WIDTH_MIN)
+		value = WIDTH_MIN;
+	return value > WIDTH_MAX ? WIDTH_MAX : (unsigned)value;
+}
+
+static void
+look_around(struct skald__cli *cli)
+{
+	const char *no_color = getenv("NO_COLOR");
+	const char *term = getenv("TERM");
+
+	cli->is_color = isatty(STDOUT_FILENO) && !(no_color && no_color[0]) &&
+			!(term && strcmp(term, "dumb") == 0);
+	cli->width = terminal_width();
+}
+
+static enum skald__exit
+run(struct skald__cli *cli)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	enum skald__exit status;
+
+	if (cli->is_quiet && !freopen("/dev/null", "w", stdout))
+		return skald__fail(
+			cli, SKALD_EXIT_NO, "output", NULL, NULL, "could not be quiet");
+	if (cli->command->run != skald__cmd_config_sample && /* helps with a broken one */
+		skald_config_load(&cli->config, &cli->config_args, &err))
+		return skald__fail(cli, SKALD_EXIT_USAGE, "config", NULL,
+			"skald config sample prints every key", "%s", err.text);
+	status = cli->command->run(cli);
+	skald_config_destroy(cli->config);
+	return status;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct skald__cli cli = { .command = NULL };
+	enum skald__exit status;
+
+	skald_log_init("skald", SKALD_LOG_WARN, SKALD_LOG_TEXT);
+	look_around(&cli);
+	status = skald__args_parse(&cli, argc, argv);
+	if (!status && cli.is_help && (cli.command || !cli.arg_count)) {
+		skald__help(&cli, stdout);
+	} else if (!status && !cli.command && !cli.arg_count) {
+		skald__help(&cli, stderr);
+		status = SKALD_EXIT_USAGE;
+	} else if (!status && cli.command) {
+		status = run(&cli);
+	}
+	skald__args_done(&cli);
+	if (fflush(stdout) || ferror(stdout)) {
+		fputs("skald: could not write the output\n", stderr);
+		status = status ? status : SKALD_EXIT_NO;
+	}
+	return (int)status;
+}
