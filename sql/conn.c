@@ -180,7 +180,7 @@ skald_sql_fd(struct skald_sql *sql)
 bool
 skald_sql_is_open(const struct skald_sql *sql)
 {
-	return PQstatus(sql->conn) == CONNECTION_OK;
+	return !sql->is_dead && PQstatus(sql->conn) == CONNECTION_OK;
 }
 
 int

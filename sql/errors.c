@@ -89,7 +89,10 @@ skald__fail_result(const PGconn *conn, const PGresult *res, struct skald_err *er
 	char *quoted;
 
 	if (!state || !primary) {
-		flatten(conn ? PQerrorMessage(conn) : NULL, text, sizeof(text));
+		(void)snprintf(
+			more, sizeof(more), "%s", conn ? PQerrorMessage(conn) : "");
+		more[strcspn(more, "\n")] = '\0'; /* the rest is guesses and repetition */
+		flatten(more, text, sizeof(text));
 		return skald_fail(err, SKALD_RETRY, "pg", "08006", "%s",
 			text[0] ? text : "the connection is gone");
 	}
@@ -103,6 +106,18 @@ skald__fail_result(const PGconn *conn, const PGresult *res, struct skald_err *er
 		return skald_fail(err, skald__rc_of_state(state), "pg", state, "%s: %s",
 			text, more);
 	return skald_fail(err, skald__rc_of_state(state), "pg", state, "%s", text);
+}
+
+/* No SQLSTATE: the words are libpq's, which knows the end before PQstatus() does. */
+enum skald_rc
+skald__fail_session(struct skald_sql *sql, const PGresult *res, struct skald_err *err)
+{
+	const char *severity =
+		res ? PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED) : NULL;
+
+	if (!severity || strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0)
+		sql->is_dead = true;
+	return skald__fail_result(sql->conn, res, err);
 }
 
 /*

@@ -31,6 +31,7 @@ struct skald__op {
 
 struct skald_sql {
 	PGconn *conn;
+	bool is_dead; /* the server said good-bye; libpq may not have seen the end yet */
 	struct skald__statement slots[SKALD__SLOTS];
 	unsigned statement_count;
 	unsigned next_number;
@@ -74,6 +75,9 @@ enum skald_rc skald__rc_of_state(const char *sqlstate);
 /* Fill err from a failed result (NULL: from the connection). */
 enum skald_rc skald__fail_result(
 	const PGconn *conn, const PGresult *res, struct skald_err *err);
+/* The same for a session, which learns that it is dead from the server's last words. */
+enum skald_rc skald__fail_session(
+	struct skald_sql *sql, const PGresult *res, struct skald_err *err);
 /* Fill err after a connection attempt failed. */
 enum skald_rc skald__fail_connect(const PGconn *conn, struct skald_err *err);
 

@@ -48,7 +48,7 @@ skald_pipe_begin(struct skald_sql *sql, struct skald_err *err)
 	sql->op_head = sql->op_count = sql->unflushed_count = 0;
 	sql->is_unsynced = false;
 	sql->failed = SKALD_OK;
-	if (PQstatus(sql->conn) != CONNECTION_OK || !PQenterPipelineMode(sql->conn))
+	if (!skald_sql_is_open(sql) || !PQenterPipelineMode(sql->conn))
 		return skald__fail_result(sql->conn, NULL, err);
 	return SKALD_OK;
 }
@@ -103,7 +103,7 @@ note_failure(struct skald_sql *sql, const PGresult *res, enum skald_rc rc_or_ok)
 
 	if (sql->failed)
 		return;
-	rc = skald__fail_result(sql->conn, res, &sql->failure);
+	rc = skald__fail_session(sql, res, &sql->failure);
 	sql->failed = rc_or_ok ? rc_or_ok : rc;
 }
 
@@ -118,7 +118,7 @@ read_result(struct skald_sql *sql, const struct skald__op *op)
 		PQclear(more);
 	if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK)
 		return res;
-	if (status != PGRES_PIPELINE_ABORTED || PQstatus(sql->conn) != CONNECTION_OK) {
+	if (status != PGRES_PIPELINE_ABORTED || !skald_sql_is_open(sql)) {
 		bool is_stale = res && op->statement && skald__statement_is_stale(res);
 
 		note_failure(sql, res, is_stale ? SKALD_RETRY : SKALD_OK);
@@ -144,7 +144,7 @@ next_result(struct skald_sql *sql, PGresult **res)
 		if (op.kind == SKALD__OP_SYNC) {
 			PQclear(PQgetResult(sql->conn));
 			/* a lost connection stays the answer of everything that follows */
-			if (PQstatus(sql->conn) == CONNECTION_OK)
+			if (skald_sql_is_open(sql))
 				sql->failed = SKALD_OK;
 			continue;
 		}

@@ -98,7 +98,7 @@ prepare(struct skald_sql *sql, struct skald__statement *st,
 	if (is_good(res))
 		st->is_prepared = true;
 	else
-		rc = skald__fail_result(sql->conn, res, err);
+		rc = skald__fail_session(sql, res, err);
 	PQclear(res);
 	return rc;
 }
@@ -132,7 +132,7 @@ skald_sql_query(struct skald_sql *sql, const char *statement,
 	}
 	if (is_good(res))
 		return skald__rows_take(&res, rows, err);
-	rc = skald__fail_result(sql->conn, res, err);
+	rc = skald__fail_session(sql, res, err);
 	if (st && skald__statement_is_stale(res)) {
 		skald__statement_forget(sql, st);
 		rc = SKALD_RETRY;
@@ -141,24 +141,18 @@ skald_sql_query(struct skald_sql *sql, const char *statement,
 	return rc;
 }
 
-static enum skald_rc
-exec(PGconn *conn, const char *script, struct skald_err *err)
-{
-	PGresult *res = PQexec(conn, script);
-	ExecStatusType status = PQresultStatus(res);
-	enum skald_rc rc = SKALD_OK;
-
-	if (!is_good(res) && status != PGRES_EMPTY_QUERY)
-		rc = skald__fail_result(conn, res, err);
-	PQclear(res);
-	return rc;
-}
-
 enum skald_rc
 skald_sql_exec(struct skald_sql *sql, const char *script, struct skald_err *err)
 {
+	enum skald_rc rc = SKALD_OK;
+	PGresult *res;
+
 	SKALD_ASSERT(PQpipelineStatus(sql->conn) == PQ_PIPELINE_OFF);
-	return exec(sql->conn, script, err);
+	res = PQexec(sql->conn, script);
+	if (!is_good(res) && PQresultStatus(res) != PGRES_EMPTY_QUERY)
+		rc = skald__fail_session(sql, res, err);
+	PQclear(res);
+	return rc;
 }
 
 void
@@ -169,11 +163,10 @@ skald_sql_rollback(struct skald_sql *sql)
 	if (PQpipelineStatus(sql->conn) != PQ_PIPELINE_OFF &&
 		skald_pipe_end(sql, &ignored) != SKALD_OK && !skald_sql_is_open(sql))
 		return;
-	if (PQstatus(sql->conn) != CONNECTION_OK ||
-		PQtransactionStatus(sql->conn) == PQTRANS_IDLE)
+	if (!skald_sql_is_open(sql) || PQtransactionStatus(sql->conn) == PQTRANS_IDLE)
 		return;
 	/* a failure here is the connection's, and shows at its next use */
-	(void)exec(sql->conn, "ROLLBACK", &ignored);
+	(void)!skald_sql_exec(sql, "ROLLBACK", &ignored);
 }
 
 /* --- a connection that is not ours --------------------------------------------------------- */

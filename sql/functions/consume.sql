@@ -213,9 +213,14 @@ BEGIN
      WHERE p.consumer_group = p_group AND p.topic = p_topic AND p.partition = p_partition;
 END $$;
 
--- Which of these ids are new: the rest was consumed before. Waits as consume_once does.
+-- Which of these ids are new, by their place in the list (of one id twice: the first). The
+-- rest was consumed before. Waits as consume_once does; in order of ids, against deadlocks.
 CREATE OR REPLACE FUNCTION skald.consumer_inbox(p_group text, p_ids text[])
-RETURNS SETOF text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO skald.inbox SELECT p_group, i.id FROM unnest(p_ids) AS i(id)
-        ON CONFLICT ON CONSTRAINT inbox_pkey DO NOTHING RETURNING message_id
+RETURNS SETOF bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH asked AS (
+        SELECT u.id, min(u.n) AS n FROM unnest(p_ids) WITH ORDINALITY AS u(id, n) GROUP BY u.id),
+    fresh AS (
+        INSERT INTO skald.inbox SELECT p_group, a.id FROM asked a ORDER BY a.id
+            ON CONFLICT ON CONSTRAINT inbox_pkey DO NOTHING RETURNING message_id)
+    SELECT a.n FROM asked a JOIN fresh f ON f.message_id = a.id
 $$;

@@ -1,0 +1,102 @@
+#include "base/buf.h"
+#include "sql/own.h"
+#include "tests/support/check.h"
+
+static void
+quotes_every_text(void)
+{
+	struct skald_buf buf;
+
+	skald_buf_init(&buf, 1000);
+	skald_array_begin(&buf);
+	skald_array_add_text(&buf, SKALD_SLICE_LIT("plain"));
+	skald_array_add_text(&buf, SKALD_SLICE_LIT("a\"b\\c{d},e"));
+	skald_array_add_text(&buf, SKALD_SLICE_LIT(""));
+	skald_array_add_text(&buf, SKALD_SLICE_NULL);
+	skald_array_add_text(&buf, SKALD_SLICE_LIT("NULL"));
+	skald_array_end(&buf);
+	CHECK_TEXT(buf.data, "{\"plain\",\"a\\\"b\\\\c{d},e\",\"\",NULL,\"NULL\"}");
+	skald_buf_done(&buf);
+}
+
+static void
+writes_bytes_as_hex(void)
+{
+	struct skald_buf buf;
+
+	skald_buf_init(&buf, 1000);
+	skald_array_begin(&buf);
+	skald_array_add_bytea(&buf, skald_slice_make("\x00\xff\x10", 3));
+	skald_array_add_bytea(&buf, SKALD_SLICE_NULL);
+	skald_array_add_bytea(&buf, SKALD_SLICE_LIT(""));
+	skald_array_end(&buf);
+	CHECK_TEXT(buf.data, "{\"\\\\x00ff10\",NULL,\"\\\\x\"}");
+	skald_buf_done(&buf);
+}
+
+static void
+writes_numbers_and_nothing(void)
+{
+	struct skald_buf buf;
+
+	skald_buf_init(&buf, 1000);
+	skald_array_begin(&buf);
+	skald_array_add_int(&buf, INT64_MIN);
+	skald_array_add_int(&buf, 0);
+	skald_array_add_int(&buf, INT64_MAX);
+	skald_array_end(&buf);
+	CHECK_TEXT(buf.data, "{-9223372036854775808,0,9223372036854775807}");
+	skald_buf_clear(&buf);
+	skald_array_begin(&buf);
+	skald_array_end(&buf);
+	CHECK_TEXT(buf.data, "{}");
+	skald_buf_done(&buf);
+}
+
+static void
+longer_than_a_chunk(void)
+{
+	static char bytes[3000];
+	struct skald_buf buf;
+
+	memset(bytes, 0xab, sizeof(bytes));
+	skald_buf_init(&buf, 10000);
+	skald_array_begin(&buf);
+	skald_array_add_bytea(&buf, skald_slice_make(bytes, sizeof(bytes)));
+	skald_array_end(&buf);
+	CU_ASSERT_EQUAL(buf.bytes, 1 + 4 + 6000 + 1 + 1);
+	CU_ASSERT_FALSE(buf.failed);
+	for (size_t i = 5; i < 6005; i += 2)
+		CU_ASSERT(memcmp(buf.data + i, "ab", 2) == 0);
+	skald_buf_done(&buf);
+}
+
+static void
+fills_parameters(void)
+{
+	struct skald__params p;
+	char number[24];
+	struct skald_param params[] = { skald_param_text("x"), skald_param_text(NULL),
+		skald_param_bytea(skald_slice_make("\x00z", 2)),
+		skald_param_int(-7, number), SKALD_PARAM_NULL };
+
+	skald__params_fill(&p, params, 5);
+	CHECK_TEXT(p.values[0], "x");
+	CU_ASSERT_PTR_NULL(p.values[1]);
+	CU_ASSERT_EQUAL(p.lengths[2], 2);
+	CU_ASSERT_EQUAL(p.formats[2], 1);
+	CU_ASSERT_EQUAL(p.types[2], 17);
+	CHECK_TEXT(p.values[3], "-7");
+	CU_ASSERT_EQUAL(p.formats[3], 0);
+	CU_ASSERT_PTR_NULL(p.values[4]);
+}
+
+int
+main(void)
+{
+	static const struct check_case cases[] = { CHECK(quotes_every_text),
+		CHECK(writes_bytes_as_hex), CHECK(writes_numbers_and_nothing),
+		CHECK(longer_than_a_chunk), CHECK(fills_parameters) };
+
+	return check_main("unit.sql.param", cases, CHECK_COUNT(cases));
+}
