@@ -103,8 +103,9 @@ class Suite:
         jars = self.env["SKALD_KAFKA_DIR"]
         self.kafka_dir = os.path.join(self.dir, "kafka")
         self.say("Apache Kafka starts ...")
-        started = subprocess.run([script, "start", jars, self.kafka_dir], text=True,
-                                 stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        started = subprocess.run(
+            [script, "start", jars, self.kafka_dir, "--while", str(os.getpid())], text=True,
+            stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
         if started.returncode:
             self.say("Apache Kafka does not start")
             return False

@@ -262,7 +262,8 @@ class PrivateKafka:
         self.bootstrap = None
 
     def __enter__(self):
-        out = self._run("start", self.jars, self.workdir, "--brokers", str(self.brokers))
+        out = self._run("start", self.jars, self.workdir, "--brokers", str(self.brokers),
+                        "--while", str(os.getpid()))
         self.bootstrap = out.strip().splitlines()[-1]
         return self
 
