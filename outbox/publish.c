@@ -1,0 +1,336 @@
+/*
+ * publish.c - rows become records: a CloudEvent in Kafka's binary mode, in the
+ * partition that the key's murmur2 (without a key, the ce_id's) says.
+ */
+#include "outbox/own.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/json.h"
+#include "base/uuid.h"
+
+#define OWN_HEADERS_BYTES_MAX (256 * 1024) /* as jsonb prints them */
+#define PROBE_MS              1000
+#define PROBE_BLOCKS_MS       200
+
+/* --- one row ------------------------------------------------------------------------------ */
+
+/* What a record's headers point to besides the row itself. */
+struct scratch {
+	char id[SKALD_UUID_TEXT_BYTES];
+	char time[SKALD_TIME_TEXT_BYTES];
+	char expiry[SKALD_TIME_TEXT_BYTES];
+	char position[SKALD_POSITION_TEXT_BYTES];
+};
+
+struct builder {
+	struct skald_header *items;
+	size_t count;
+};
+
+static void
+add(struct builder *b, struct skald_slice name, struct skald_slice value)
+{
+	if (value.data)
+		b->items[b->count++] = (struct skald_header){ name, value };
+}
+
+#define ADD(b, name, value) add((b), SKALD_SLICE_LIT(name), (value))
+
+/* Own headers: a jsonb object of texts (a version byte, then JSON). */
+static enum skald_rc
+add_own(struct skald_relay *r, struct builder *b, struct skald_slice jsonb,
+	struct skald_err *err)
+{
+	struct skald_buf *texts = &r->publisher.texts;
+	struct skald_slice name;
+	struct skald_json root, value;
+	struct skald_json_iter it;
+	enum skald_rc rc;
+
+	if (!jsonb.data || jsonb.bytes < 2)
+		return SKALD_OK;
+	rc = skald_json_parse(skald_slice_make(jsonb.data + 1, jsonb.bytes - 1),
+		OWN_HEADERS_BYTES_MAX, SKALD_JSON_DEPTH_MAX, &root, err);
+	if (rc)
+		return skald_fail_in(err, rc, "headers");
+	/* unescaped texts are no longer than the source: room once, then pointers stay */
+	skald_buf_clear(texts);
+	skald_buf_add(texts, root.text.data, root.text.bytes);
+	if (texts->failed)
+		return skald_fail(
+			err, SKALD_RETRY, "skald", "", "headers: out of memory");
+	skald_buf_clear(texts);
+	skald_json_iter_init(&it, root);
+	while (skald_json_next(&it, &name, &value)) {
+		size_t begin = texts->bytes, middle;
+
+		skald_json_unescape(name, texts);
+		middle = texts->bytes;
+		if (value.kind == SKALD_JSON_STRING)
+			skald_json_unescape(skald_slice_make(value.text.data + 1,
+						    value.text.bytes - 2),
+				texts);
+		else
+			skald_buf_add_slice(texts, value.text);
+		if (b->count == SKALD__HEADERS_MAX)
+			return skald_fail(err, SKALD_REJECT, "skald", "SK007",
+				"headers: must be at most %d", SKALD_HEADERS_COUNT_MAX);
+		/* one value per name: the column has this one */
+		if (!skald_slice_is_text(
+			    skald_slice_make(texts->data + begin, middle - begin),
+			    SKALD_H_TRACEPARENT))
+			add(b, skald_slice_make(texts->data + begin, middle - begin),
+				skald_slice_make(
+					texts->data + middle, texts->bytes - middle));
+	}
+	return SKALD_OK;
+}
+
+static struct skald_slice
+time_text(const struct skald_rows *rows, unsigned row, enum skald__column column,
+	char dst[SKALD_TIME_TEXT_BYTES], int64_t *wall_us)
+{
+	if (!skald_rows_time_us(rows, row, column, wall_us))
+		return SKALD_SLICE_NULL;
+	skald_time_format(*wall_us, dst);
+	return skald_slice_make(dst, SKALD_TIME_TEXT_BYTES - 1);
+}
+
+static enum skald_rc
+build_headers(struct skald_relay *r, const struct skald_rows *rows, unsigned row,
+	uint64_t ordinal, struct scratch *s, struct skald_record *out,
+	struct skald_err *err)
+{
+	struct builder b = { r->publisher.headers, 0 };
+	struct skald_slice at, expiry;
+	int64_t at_us = 0, expiry_us;
+	enum skald_rc rc;
+
+	at = time_text(rows, row, SKALD__COL_AT, s->time, &at_us);
+	expiry = time_text(rows, row, SKALD__COL_EXPIRES, s->expiry, &expiry_us);
+	skald_position_format((struct skald_position){ r->tick.epoch,
+				      (uint64_t)r->tick.number, (uint32_t)ordinal },
+		s->position);
+	ADD(&b, SKALD_H_SPECVERSION, SKALD_SLICE_LIT("1.0"));
+	ADD(&b, SKALD_H_ID, skald_slice_make(s->id, SKALD_UUID_TEXT_BYTES - 1));
+	ADD(&b, SKALD_H_SOURCE, skald_rows_get(rows, row, SKALD__COL_SOURCE));
+	ADD(&b, SKALD_H_TYPE, skald_rows_get(rows, row, SKALD__COL_TYPE));
+	ADD(&b, SKALD_H_TIME, at);
+	ADD(&b, SKALD_H_SUBJECT, skald_rows_get(rows, row, SKALD__COL_SUBJECT));
+	ADD(&b, SKALD_H_CONTENT_TYPE, skald_rows_get(rows, row, SKALD__COL_CONTENT_TYPE));
+	ADD(&b, SKALD_H_CORRELATION, skald_rows_get(rows, row, SKALD__COL_CORRELATION));
+	ADD(&b, SKALD_H_CAUSATION, skald_rows_get(rows, row, SKALD__COL_CAUSATION));
+	ADD(&b, SKALD_H_TRACEPARENT, skald_rows_get(rows, row, SKALD__COL_TRACEPARENT));
+	ADD(&b, SKALD_H_EXPIRY, expiry);
+	ADD(&b, SKALD_H_STREAM,
+		skald_slice_make(r->tick.stream, SKALD_STREAM_TEXT_BYTES - 1));
+	ADD(&b, SKALD_H_SEQUENCE,
+		skald_slice_make(s->position, SKALD_POSITION_TEXT_BYTES - 1));
+	rc = add_own(r, &b, skald_rows_get(rows, row, SKALD__COL_HEADERS), err);
+	out->headers = (struct skald_headers){ b.items, b.count };
+	out->timestamp_ms = at_us / 1000;
+	return rc;
+}
+
+/* The record of one row; what it borrows is in rows, in s and in r, until the next call. */
+static enum skald_rc
+build_record(struct skald_relay *r, const struct skald_rows *rows, unsigned row,
+	uint64_t ordinal, struct scratch *s, struct skald_record *out,
+	struct skald_err *err)
+{
+	const struct skald__topic *topic;
+	struct skald_uuid id;
+	enum skald_rc rc;
+
+	if (!skald_rows_uuid(rows, row, SKALD__COL_MESSAGE_ID, &id))
+		return skald_fail(err, SKALD_REJECT, "skald", "SK001",
+			"message_id: must be a uuid");
+	skald_uuid_format(id, s->id);
+	rc = skald__topics_get(
+		r, skald_rows_get(rows, row, SKALD__COL_TOPIC), &topic, err);
+	if (rc)
+		return rc;
+	out->topic = topic->name;
+	out->key = skald_rows_get(rows, row, SKALD__COL_KEY);
+	out->value = skald_rows_get(rows, row, SKALD__COL_DATA);
+	out->partition = skald_partition_of(
+		out->key.data ? out->key
+			      : skald_slice_make(s->id, SKALD_UUID_TEXT_BYTES - 1),
+		topic->partition_count);
+	out->tag = ordinal;
+	return build_headers(r, rows, row, ordinal, s, out, err);
+}
+
+static uint32_t
+bytes_of(const struct skald_record *record)
+{
+	size_t bytes = record->key.bytes + record->value.bytes;
+
+	for (size_t i = 0; i < record->headers.count; i++)
+		bytes += record->headers.items[i].name.bytes +
+			 record->headers.items[i].value.bytes;
+	return (uint32_t)bytes;
+}
+
+/* --- sending ------------------------------------------------------------------------------ */
+
+static enum skald_rc
+need_producer(struct skald_relay *r, struct skald_err *err)
+{
+	struct skald__publisher *p = &r->publisher;
+
+	if (p->producer)
+		return SKALD_OK;
+	if (!p->texts.max_bytes)
+		skald_buf_init(&p->texts, OWN_HEADERS_BYTES_MAX);
+	p->is_refused = false;
+	return skald_producer_create(&p->producer, r->kafka, r->client_id, err);
+}
+
+enum skald_rc
+skald__publish(struct skald_relay *r, uint64_t count, struct skald_err *err)
+{
+	struct skald__reader *reader = &r->tick.reader;
+	struct skald__relay_ev ev = { .kind = SKALD__EV_SENT };
+	struct scratch scratch;
+	enum skald_rc rc;
+
+	rc = need_producer(r, err);
+	while (!rc && ev.count < count && !ev.is_full) {
+		struct skald_record record;
+		unsigned topic_count = r->publisher.topics.count;
+
+		if (skald__window_is_full(&r->window)) {
+			ev.is_full = true;
+			break;
+		}
+		SKALD_ASSERT(reader->next < skald_rows_count(reader->rows));
+		rc = build_record(r, reader->rows, reader->next, r->window.next, &scratch,
+			&record, err);
+		if (!rc)
+			rc = skald_producer_send(
+				r->publisher.producer, &record, &ev.is_full, err);
+		if (rc || ev.is_full)
+			break;
+		skald__window_push(&r->window,
+			skald_rows_int(reader->rows, reader->next, SKALD__COL_ID, 0),
+			bytes_of(&record));
+		reader->next++;
+		ev.count++;
+		if (r->publisher.topics.count != topic_count)
+			break; /* that took a while: look after the lease first */
+	}
+	if (ev.count && reader->next == skald_rows_count(reader->rows)) {
+		skald_producer_push(r->publisher.producer);
+		SKALD_FAILPOINT(relay_after_produce);
+	}
+	skald__relay_tell(r, ev);
+	return rc;
+}
+
+/* --- reports ------------------------------------------------------------------------------ */
+
+static void
+on_report(uint64_t tag, enum skald_rc rc, const struct skald_err *err, void *ctx)
+{
+	struct skald_relay *r = ctx;
+
+	if (rc == SKALD_OK) {
+		(void)skald__window_ack(&r->window, tag);
+	} else if (!r->publisher.is_refused || rc == SKALD_REJECT) {
+		/* the producer is dying; this says why */
+		r->publisher.is_refused = true;
+		r->publisher.refusal = *err;
+	}
+}
+
+void
+skald__publish_trouble(struct skald_relay *r, uint64_t ordinal,
+	const struct skald_err *err, const char *what)
+{
+	r->publisher.stuck_tick = r->tick.number;
+	r->publisher.stuck_ordinal = ordinal;
+	skald__relay_trouble(r, &r->broker, err, what);
+}
+
+static bool
+is_past_trouble(const struct skald_relay *r)
+{
+	return r->publisher.stuck_tick != r->tick.number ||
+	       r->window.done > r->publisher.stuck_ordinal;
+}
+
+void
+skald__publish_probe(struct skald_relay *r)
+{
+	struct skald__publisher *p = &r->publisher;
+	struct skald_err ignored = SKALD_ERR_INIT;
+	unsigned count;
+
+	if (!r->broker.is_there || !p->cluster || skald_mono_ms() < p->probe_at_ms)
+		return;
+	p->probe_at_ms = skald_mono_ms() + PROBE_MS;
+	if (skald_cluster_brokers(p->cluster, PROBE_BLOCKS_MS, &count, &ignored) ==
+		SKALD_OK)
+		skald__relay_trouble_over(r, &r->broker);
+}
+
+void
+skald__publish_serve(struct skald_relay *r)
+{
+	struct skald__publisher *p = &r->publisher;
+	uint64_t done = r->window.done;
+	struct skald_err err = SKALD_ERR_INIT;
+
+	if (!p->producer)
+		return;
+	(void)skald_producer_serve(p->producer, on_report, r);
+	if (skald_producer_complaint(p->producer, &err))
+		skald__publish_trouble(r, r->window.done, &err, "Kafka");
+	if (r->window.done > done) {
+		atomic_fetch_add(r->metrics.published, (int64_t)(r->window.done - done));
+		skald__relay_note_progress(r);
+		if (is_past_trouble(r))
+			skald__relay_trouble_over(r, &r->broker);
+	}
+	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_ACKED,
+				     .ordinal = r->window.done });
+	if (r->core.state == SKALD__RELAY_SENDING &&
+		skald_producer_is_dead(p->producer, &err)) {
+		skald__relay_trouble(r, &r->broker, p->is_refused ? &p->refusal : &err,
+			"the producer died");
+		skald__relay_tell(
+			r, (struct skald__relay_ev){ .kind = SKALD__EV_DEAD,
+				   .at_ms = skald__relay_backoff(r, &r->broker) });
+	}
+}
+
+enum skald_rc
+skald__publish_rebuild(struct skald_relay *r, struct skald_err *err)
+{
+	enum skald_rc rc;
+
+	skald_producer_destroy(r->publisher.producer);
+	r->publisher.producer = NULL;
+	rc = need_producer(r, err);
+	if (rc)
+		return rc;
+	atomic_fetch_add(r->metrics.rebuilds, 1);
+	skald__window_reset(&r->window, r->window.done, r->window.done_id);
+	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_REBUILT,
+				     .ordinal = r->window.done });
+	return SKALD_OK;
+}
+
+void
+skald__publish_drop(struct skald_relay *r)
+{
+	skald_producer_destroy(r->publisher.producer);
+	skald_cluster_close(r->publisher.cluster);
+	r->publisher.producer = NULL;
+	r->publisher.cluster = NULL;
+}

@@ -1,0 +1,131 @@
+/*
+ * ring.c - retention: empties the oldest leaf of the outbox, and moves the
+ * sequence on when nothing else does.
+ *
+ * The lock comes first and the look after it, both inside sql/functions/relay.sql:
+ * a transaction that commits between a look and a lock would lose its rows. Until
+ * both succeed the leaf stays as it is; a ring that comes round is no error.
+ */
+#include "outbox/own.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/failpoint.h"
+#include "base/log.h"
+
+static const char sql_tidy[] = "SELECT skald.relay_tidy($1::bigint)";
+static const char sql_oldest[] =
+	"SELECT leaf::bigint, since::text FROM skald.relay_ring_oldest($1::interval)";
+static const char sql_lock[] =
+	"SELECT skald.relay_leaf_lock($1::int, $2::xid8, $3::interval)";
+static const char sql_truncate[] =
+	"SELECT skald.relay_leaf_truncate($1::int, $2::xid8, $3::interval)";
+static const char sql_move[] = "SELECT skald.relay_ring_move($1::interval)";
+
+static struct skald_param
+retention_param(const struct skald_relay *r, char dst[static 32])
+{
+	(void)snprintf(dst, 32, "%" PRId64 " ms", r->retention_ms);
+	return skald_param_text(dst);
+}
+
+/* A lock that did not come in time is nobody's trouble: the next turn tries again. */
+static enum skald_rc
+forgive(struct skald_relay *r, enum skald_rc rc, const struct skald_err *err)
+{
+	if (rc && skald_err_is_conflict(err) && skald_sql_is_open(r->work)) {
+		skald_sql_rollback(r->work);
+		return SKALD_OK;
+	}
+	return rc;
+}
+
+static enum skald_rc
+find_oldest(struct skald_relay *r, struct skald_err *err)
+{
+	char retention[32];
+	struct skald_param params[] = { retention_param(r, retention) };
+	struct skald_rows *rows = NULL;
+	enum skald_rc rc;
+
+	rc = skald__tick_query(r, sql_oldest, params, 1, &rows, err);
+	if (rc)
+		return rc;
+	r->ring.leaf = skald_rows_int(rows, 0, 0, -1);
+	r->ring.is_ready = r->ring.leaf >= 0 && skald_rows_get(rows, 0, 1).data &&
+			   skald_slice_copy(skald_rows_get(rows, 0, 1), r->ring.since,
+				   sizeof(r->ring.since));
+	skald_rows_free(rows);
+	return SKALD_OK;
+}
+
+static enum skald_rc
+empty_leaf(struct skald_relay *r, struct skald_err *err)
+{
+	char leaf[24], retention[32];
+	struct skald_param params[] = { skald_param_int(r->ring.leaf, leaf),
+		skald_param_text(r->ring.since), retention_param(r, retention) };
+	struct skald_rows *rows = NULL;
+	bool is_free = false;
+	enum skald_rc rc;
+
+	rc = skald_sql_exec(r->work, "BEGIN ISOLATION LEVEL READ COMMITTED", err);
+	if (!rc)
+		rc = skald__tick_query(r, sql_lock, params, 3, &rows, err);
+	if (!rc) {
+		is_free = skald_rows_bool(rows, 0, 0);
+		skald_rows_free(rows);
+		rows = NULL;
+		if (is_free)
+			SKALD_FAILPOINT(relay_after_truncate_check);
+	}
+	if (!rc && is_free)
+		rc = skald__tick_query(r, sql_truncate, params, 3, &rows, err);
+	if (!rc)
+		rc = skald_sql_exec(r->work, "COMMIT", err);
+	if (!rc) {
+		r->ring.is_ready = false; /* done, or looked at anew */
+		if (is_free && skald_rows_bool(rows, 0, 0)) {
+			atomic_fetch_add(r->metrics.truncated, 1);
+			skald_log(SKALD_LOG_DEBUG,
+				"emptied a leaf of the outbox source=%s leaf=%" PRId64,
+				r->source, r->ring.leaf);
+		}
+	}
+	skald_rows_free(rows);
+	return forgive(r, rc, err);
+}
+
+static enum skald_rc
+move_on(struct skald_relay *r, struct skald_err *err)
+{
+	char retention[32];
+	struct skald_param params[] = { retention_param(r, retention) };
+
+	return forgive(r, skald__tick_query(r, sql_move, params, 1, NULL, err), err);
+}
+
+enum skald_rc
+skald__ring_turn(struct skald_relay *r, struct skald_err *err)
+{
+	char term[24];
+	struct skald_param params[] = { skald_param_int(r->lease.term, term) };
+	enum skald_rc rc;
+
+	rc = skald__tick_query(r, sql_tidy, params, 1, NULL, err);
+	if (rc || r->retention_ms <= 0)
+		goto out;
+	if (!r->ring.is_ready) {
+		rc = find_oldest(r, err);
+		if (rc)
+			goto out;
+	}
+	if (r->ring.is_ready)
+		rc = empty_leaf(r, err);
+	else if (r->ring.leaf < 0)
+		rc = move_on(r, err);
+out:
+	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_RUNG });
+	return rc;
+}

@@ -1,0 +1,74 @@
+/*
+ * window_core.c - the acknowledgements of a tick, which come in any order over
+ * its partitions, made into one number: everything below `done` is acknowledged.
+ *
+ *      done            next
+ *  ====|--A-AA---A-----|
+ *      \ in flight or acknowledged ahead (A)
+ *
+ * W1  done <= next, and next - done <= SKALD_RELAY_INFLIGHT_ROWS.
+ * W2  The ordinal `done` itself is not acknowledged, unless done == next.
+ * W3  inflight_bytes is the sum over the ordinals in done..next without an A.
+ */
+#include "outbox/window_core.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+
+static unsigned
+slot_of(uint64_t ordinal)
+{
+	return (unsigned)(ordinal & (SKALD__WINDOW_SLOTS - 1));
+}
+
+static bool
+is_acked(const struct skald__window *w, unsigned slot)
+{
+	return (w->acked[slot / 64] >> (slot % 64)) & 1;
+}
+
+void
+skald__window_reset(struct skald__window *w, uint64_t ordinal, int64_t id)
+{
+	w->done = w->next = ordinal;
+	w->done_id = id;
+	w->inflight_bytes = 0;
+	memset(w->acked, 0, sizeof(w->acked));
+}
+
+bool
+skald__window_is_full(const struct skald__window *w)
+{
+	return w->next - w->done >= SKALD_RELAY_INFLIGHT_ROWS ||
+	       w->inflight_bytes >= SKALD_RELAY_INFLIGHT_BYTES;
+}
+
+void
+skald__window_push(struct skald__window *w, int64_t id, uint32_t bytes)
+{
+	unsigned slot = slot_of(w->next);
+
+	SKALD_ASSERT(!skald__window_is_full(w)); /* W1 */
+	w->ids[slot] = id;
+	w->bytes[slot] = bytes;
+	w->inflight_bytes += bytes;
+	w->next++;
+}
+
+bool
+skald__window_ack(struct skald__window *w, uint64_t ordinal)
+{
+	unsigned slot = slot_of(ordinal);
+
+	if (ordinal < w->done || ordinal >= w->next || is_acked(w, slot))
+		return false;
+	w->acked[slot / 64] |= UINT64_C(1) << (slot % 64);
+	w->inflight_bytes -= w->bytes[slot];
+	while (w->done < w->next && is_acked(w, slot = slot_of(w->done))) {
+		w->acked[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
+		w->done_id = w->ids[slot];
+		w->done++;
+	}
+	return true;
+}
