@@ -1,0 +1,3 @@
+foreach(unit partition props errors)
+	skald_test(NAME unit.broker.${unit} SOURCES unit/broker/${unit}.c)
+endforeach()
