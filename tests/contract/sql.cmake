@@ -1,0 +1,4 @@
+foreach(unit session pipeline lease)
+	skald_test(NAME contract.sql.${unit} TIMEOUT 120
+		SOURCES contract/sql/${unit}.c support/pg.c)
+endforeach()
