@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "base/limits.h"
@@ -93,8 +94,12 @@ say(struct doctor *doctor, enum verdict verdict, const char *check, const char *
 static void
 begin_section(struct doctor *doctor, const char *title)
 {
+	bool is_first = !doctor->counts[VERDICT_OK] && !doctor->counts[VERDICT_WARN] &&
+			!doctor->counts[VERDICT_FAIL];
+
 	if (!doctor->cli->is_json)
-		printf("%s%s%s\n", skald__paint(doctor->cli, SKALD_PAINT_STRONG), title,
+		printf("%s%s%s%s\n", is_first ? "" : "\n",
+			skald__paint(doctor->cli, SKALD_PAINT_STRONG), title,
 			skald__unpaint(doctor->cli));
 }
 
@@ -474,17 +479,29 @@ check_topics(struct doctor *doctor, struct skald_cluster *cluster, struct skald_
 
 /* --- all of it ---------------------------------------------------------------------------------- */
 
-static void
-check_config(struct doctor *doctor)
+/* The file that was read, by the order of skald_config_args. */
+static const char *
+config_file(const struct skald__cli *cli)
 {
-	const char *file = doctor->cli->config_args.file;
-	const char *listen = skald_config_text(doctor->cli->config, "http", "listen");
+	static const char *const usual[] = { "./skald.conf", "/etc/skald/skald.conf" };
+	const char *file = cli->config_args.file;
 
 	if (!file)
 		file = getenv("SKALD_CONFIG");
+	for (unsigned i = 0; (!file || !file[0]) && i < 2; i++)
+		if (access(usual[i], R_OK) == 0)
+			file = usual[i];
+	return file && file[0] ? file : NULL;
+}
+
+static void
+check_config(struct doctor *doctor)
+{
+	const char *file = config_file(doctor->cli);
+	const char *listen = skald_config_text(doctor->cli->config, "http", "listen");
+
 	say(doctor, VERDICT_OK, "config", NULL, "%s; health and metrics on %s",
-		file ? file
-		     : "no --config and no $SKALD_CONFIG: as skald config show says",
+		file ? file : "no file: environment and flags",
 		listen && listen[0] ? listen : "nothing");
 }
 

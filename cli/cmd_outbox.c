@@ -34,19 +34,18 @@ const struct skald__flag skald__tail_flags[] = {
 	{ NULL, NULL, NULL },
 };
 
+/* clang-format off */
 /* What is not seen by the acknowledged snapshot waits; see sql/functions/views.sql. */
 #define IS_WAITING \
 	"(NOT pg_visible_in_snapshot(o.xid, r.acked_snapshot)" \
-	" AND NOT (o.id <= r.done_id AND pg_visible_in_snapshot(o.xid, " \
-	"r.tick_snapshot)))"
+	" AND NOT (o.id <= r.done_id AND pg_visible_in_snapshot(o.xid, r.tick_snapshot)))"
 
 #define OUTBOX_COLUMNS \
-	"o.id::text, " SKALD__UTC( \
-		"o.at") ", o.message_id::text," \
-			" CASE WHEN " IS_WAITING " THEN 'waiting' ELSE 'published' END," \
-			" o.topic, o.type, convert_from(o.key, " \
-			"'SQL_ASCII'), o.subject, o.source," \
-			" o.correlation_id, octet_length(o.data)::text"
+	"o.id::text, " SKALD__UTC("o.at") ", o.message_id::text," \
+	" CASE WHEN " IS_WAITING " THEN 'waiting' ELSE 'published' END," \
+	" o.topic, o.type, encode(o.key, 'hex'), o.subject, o.source," \
+	" o.correlation_id, octet_length(o.data)::text"
+/* clang-format on */
 
 static const struct skald__column columns[] = {
 	{ NULL, NULL, SKALD_KIND_TEXT, 0 }, /* the snapshot, or how many there are */

@@ -26,13 +26,11 @@ struct search {
 };
 
 static void
-take_source(const char *section, const char *value, void *ctx)
+take_source(const char *name, const char *section, void *ctx)
 {
 	struct search *search = ctx;
-	const char *dot = strchr(section, '.');
-	const char *name = dot ? dot + 1 : section;
 
-	(void)value;
+	(void)section;
 	if (!search->wanted || strcmp(search->wanted, name) == 0)
 		add_place(search->places, name,
 			skald_config_source_text(search->config, name, "url"));

@@ -19,7 +19,8 @@
 static bool
 is_turning(const struct skald__source_state *state, int64_t now_ms)
 {
-	return state->has_begun && now_ms - state->progress_at_ms < SKALD__STALL_MS;
+	return state->has_begun &&
+	       (state->is_waiting || now_ms - state->progress_at_ms < SKALD__STALL_MS);
 }
 
 bool

@@ -78,6 +78,7 @@ struct skald__source_state { /* a copy of what a source's loop last said */
 	bool is_leader;
 	bool is_ready;
 	bool has_begun; /* it turned at least once */
+	bool is_waiting; /* for somebody else: no progress, but no stall of ours */
 	int64_t progress_at_ms;
 	char trouble[240]; /* "" or what is wrong now */
 };

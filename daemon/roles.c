@@ -69,6 +69,9 @@ skald__source_state(struct skald__source *source, struct skald__source_state *ou
 		out->is_leader = health.is_leader;
 		out->is_ready = health.is_ready;
 		out->progress_at_ms = health.progress_at_ms;
+		/* a relay that names an outage waits it out; its own stall is no outage */
+		out->is_waiting = !health.is_ready && health.trouble[0] &&
+				  strncmp(health.trouble, "no progress", 11) != 0;
 		(void)snprintf(out->trouble, sizeof(out->trouble), "%s", health.trouble);
 		if (out->progress_at_ms < source->progress_at_ms)
 			out->progress_at_ms = source->progress_at_ms;
@@ -287,43 +290,27 @@ destroy_source(struct skald__source *source)
 }
 
 static enum skald_rc
-read_duration(struct skald__source *source, const char *config_name, const char *key,
-	int64_t *ms, struct skald_err *err)
-{
-	const char *text =
-		skald_config_source_text(source->daemon->config, config_name, key);
-
-	if (!text || !skald_duration_parse(skald_slice_text(text), ms))
-		return skald_fail(err, SKALD_REJECT, "config", "",
-			"source %s: relay.%s: '%s' is no duration like 100ms",
-			source->name, key, text ? text : "");
-	return SKALD_OK;
-}
-
-static enum skald_rc
-configure_source(
-	struct skald__source *source, const char *config_name, struct skald_err *err)
+configure_source(struct skald__source *source, struct skald_err *err)
 {
 	const struct skald_config *config = source->daemon->config;
-	const char *mode = skald_config_source_text(config, config_name, "mode");
-	enum skald_rc rc;
+	const char *mode = skald_config_source_text(config, source->name, "mode");
 
 	if (mode && strcmp(mode, "poll") != 0)
 		return skald_fail(err, SKALD_REJECT, "config", "",
 			"source %s: relay.mode: this version relays in mode poll only",
 			source->name);
-	rc = read_duration(source, config_name, "poll_min", &source->poll_min_ms, err);
-	if (!rc)
-		rc = read_duration(
-			source, config_name, "poll_max", &source->poll_max_ms, err);
-	if (!rc)
-		rc = create_relay(source, err);
-	return rc;
+	source->poll_min_ms = skald_config_source_ms(config, source->name, "poll_min");
+	source->poll_max_ms = skald_config_source_ms(config, source->name, "poll_max");
+	if (source->poll_min_ms > source->poll_max_ms)
+		return skald_fail(err, SKALD_REJECT, "config", "",
+			"source %s: relay.poll_min: must not be above relay.poll_max",
+			source->name);
+	return create_relay(source, err);
 }
 
-/* config_name NULL: [database]. Takes effect in daemon->sources only when complete. */
+/* name "main": [database]. Takes effect in daemon->sources only when complete. */
 static enum skald_rc
-add_source(struct skald__daemon *daemon, const char *config_name, const char *url,
+add_source(struct skald__daemon *daemon, const char *name, const char *url,
 	struct skald_err *err)
 {
 	struct skald__source **grown = NULL;
@@ -341,16 +328,16 @@ add_source(struct skald__daemon *daemon, const char *config_name, const char *ur
 	pthread_mutex_init(&source->lock, NULL);
 	skald_rand_init(&source->rand);
 	source->wake.read_fd = source->wake.write_fd = -1;
-	if (!skald_slice_copy(skald_slice_text(config_name ? config_name : "main"),
-		    source->name, sizeof(source->name))) {
+	if (!skald_slice_copy(
+		    skald_slice_text(name), source->name, sizeof(source->name))) {
 		rc = skald_fail(err, SKALD_REJECT, "config", "",
-			"[source.%s]: a name has at most 63 bytes", config_name);
+			"[source.%s]: a name has at most 63 bytes", name);
 		goto out;
 	}
 	rc = skald_wake_open(&source->wake, err);
 	if (rc)
 		goto out;
-	rc = configure_source(source, config_name, err);
+	rc = configure_source(source, err);
 	if (rc)
 		goto out;
 	daemon->sources[daemon->source_count++] = source;
@@ -367,14 +354,12 @@ struct named_sources { /* of skald_config_each_section, which cannot fail */
 };
 
 static void
-add_named_source(const char *section, const char *value, void *ctx)
+add_named_source(const char *name, const char *section, void *ctx)
 {
 	struct named_sources *named = ctx;
-	const char *dot = strchr(section, '.');
-	const char *name = dot ? dot + 1 : section;
 	const char *url;
 
-	(void)value;
+	(void)section;
 	if (named->rc)
 		return;
 	if (strcmp(name, "main") == 0) {
@@ -396,8 +381,8 @@ skald__sources_create(struct skald__daemon *daemon, struct skald_err *err)
 {
 	struct named_sources named = { daemon, SKALD_OK, err };
 
-	named.rc = add_source(
-		daemon, NULL, skald_config_text(daemon->config, "database", "url"), err);
+	named.rc = add_source(daemon, "main",
+		skald_config_text(daemon->config, "database", "url"), err);
 	if (!named.rc)
 		skald_config_each_section(
 			daemon->config, "source.", add_named_source, &named);
