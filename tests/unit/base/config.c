@@ -154,90 +154,87 @@ reads_long_values_whole(void)
 	skald_buf_done(&value);
 }
 
+static const struct {
+	const char *file, *set, *error;
+} mistakes[] = {
+	{ "\n[relay]\npoll_mim = 2ms\n", NULL,
+		"skald.conf:3: relay.poll_mim: no such key; did you mean "
+		"poll_min?" },
+	{ "[realy]\n", NULL,
+		"skald.conf:1: [realy]: no such section; did you mean [relay]?" },
+	{ "[quite-another]\n", NULL, "skald.conf:1: [quite-another]: no such section" },
+	{ "[relay]\nlisten = x\n", NULL,
+		"skald.conf:2: relay.listen: no such key; it belongs into "
+		"[dev_broker]" },
+	{ "[relay]\npoll_min = 20\n", NULL,
+		"skald.conf:2: relay.poll_min: must be a duration from 1ms to "
+		"10s, not "
+		"'20'; units are ms s m h d" },
+	{ "[relay]\npoll_min = 0\n", NULL, "from 1ms to 10s, not '0'" },
+	{ "[relay]\npoll_min = 11s\n", NULL, "from 1ms to 10s, not '11s'" },
+	{ "[relay]\npoll_min = 2s\n", NULL,
+		"skald.conf:2: relay.poll_min: must not be above poll_max, "
+		"default" },
+	{ "[topics]\npartitions = 0\n", NULL,
+		"topics.partitions: must be a whole number from 1 to 10000, not "
+		"'0'" },
+	{ "[topics]\npartitions = 8x\n", NULL, "from 1 to 10000, not '8x'" },
+	{ "[topics]\npartitions =\n", NULL, "from 1 to 10000, not ''" },
+	{ "[topics]\nreplication = 0\n", NULL,
+		"skald.conf:2: topics.replication: must be -1 or at least 1" },
+	{ "[topics]\ncreate = maybe\n", NULL, "must be true or false, not 'maybe'" },
+	{ "[log]\nlevel = inof\n", NULL,
+		"log.level: must be error, warn, info or debug, not 'inof'; did "
+		"you mean "
+		"info?" },
+	{ "[daemon]\nroles = relay, dev-borker\n", NULL,
+		"must be a comma separated list of relay or dev-broker, not "
+		"'dev-borker'; "
+		"did you mean dev-broker?" },
+	{ "[daemon]\nroles = relay,,\n", NULL, "not ''" },
+	{ "[log]\nlevel = info\n\nlevel = info\n", NULL,
+		"skald.conf:4: log.level: given twice, first in skald.conf:2" },
+	{ "level = info\n", NULL, "skald.conf:1: a [section] must come first" },
+	{ "[log]\nlevel info\n", NULL, "skald.conf:2: must be [section]" },
+	{ "[log\n", NULL, "skald.conf:1: must be [section]" },
+	{ "[log]\n= info\n", NULL, "skald.conf:2: a key has 1 to 127 bytes" },
+	{ "[http]\nlisten = \"a\n", NULL,
+		"skald.conf:2: the quoted value is not closed" },
+	{ "[http]\nlisten = 'a' b\n", NULL,
+		"skald.conf:2: text after the closing quote" },
+	{ "[http]\nlisten = \"\\a\"\n", NULL, "skald.conf:2: in double quotes only" },
+	{ "[source.main]\nurl = x\n", NULL,
+		"skald.conf:1: [source.main]: a source's name" },
+	{ "[source.]\nurl = x\n", NULL, "a source's name has 1 to 40 of" },
+	{ "[source.A]\nurl = x\n", NULL, "a source's name has 1 to 40 of" },
+	{ "[source.p]\npoll_max = 1s\n", NULL,
+		"skald.conf:2: source.p.url: must be set" },
+	{ "[source.p]\nurl = x\npol_max = 1s\n", NULL,
+		"skald.conf:3: source.p.pol_max: no such key; did you mean "
+		"poll_max?" },
+	{ "[source.p]\nurl = x\npoll_min = 1s\n", NULL,
+		"skald.conf:3: source.p.poll_min: must not be above poll_max" },
+	{ NULL, "relay.pol_min=2ms",
+		"--set: relay.pol_min: no such key; did you mean poll_min?" },
+	{ NULL, "relay.poll_min", "--set relay.poll_min: must be section.key=value" },
+	{ NULL, "relay=1", "--set relay=...: must be section.key=value" },
+	{ NULL, ".x=1", "no such section" },
+	{ NULL, "kafka.=1", "kafka.: no such key" },
+};
+
 static void
 names_file_line_key_rule_and_the_nearest_key(void)
 {
-	static const struct {
-		const char *file, *set, *error;
-	} rows[] = {
-		{ "\n[relay]\npoll_mim = 2ms\n", NULL,
-			"skald.conf:3: relay.poll_mim: no such key; did you mean "
-			"poll_min?" },
-		{ "[realy]\n", NULL,
-			"skald.conf:1: [realy]: no such section; did you mean [relay]?" },
-		{ "[quite-another]\n", NULL,
-			"skald.conf:1: [quite-another]: no such section" },
-		{ "[relay]\nlisten = x\n", NULL,
-			"skald.conf:2: relay.listen: no such key; it belongs into "
-			"[dev_broker]" },
-		{ "[relay]\npoll_min = 20\n", NULL,
-			"skald.conf:2: relay.poll_min: must be a duration from 1ms to "
-			"10s, not "
-			"'20'; units are ms s m h d" },
-		{ "[relay]\npoll_min = 0\n", NULL, "from 1ms to 10s, not '0'" },
-		{ "[relay]\npoll_min = 11s\n", NULL, "from 1ms to 10s, not '11s'" },
-		{ "[relay]\npoll_min = 2s\n", NULL,
-			"skald.conf:2: relay.poll_min: must not be above poll_max, "
-			"default" },
-		{ "[topics]\npartitions = 0\n", NULL,
-			"topics.partitions: must be a whole number from 1 to 10000, not "
-			"'0'" },
-		{ "[topics]\npartitions = 8x\n", NULL, "from 1 to 10000, not '8x'" },
-		{ "[topics]\npartitions =\n", NULL, "from 1 to 10000, not ''" },
-		{ "[topics]\nreplication = 0\n", NULL,
-			"skald.conf:2: topics.replication: must be -1 or at least 1" },
-		{ "[topics]\ncreate = maybe\n", NULL,
-			"must be true or false, not 'maybe'" },
-		{ "[log]\nlevel = inof\n", NULL,
-			"log.level: must be error, warn, info or debug, not 'inof'; did "
-			"you mean "
-			"info?" },
-		{ "[daemon]\nroles = relay, dev-borker\n", NULL,
-			"must be a comma separated list of relay or dev-broker, not "
-			"'dev-borker'; "
-			"did you mean dev-broker?" },
-		{ "[daemon]\nroles = relay,,\n", NULL, "not ''" },
-		{ "[log]\nlevel = info\n\nlevel = info\n", NULL,
-			"skald.conf:4: log.level: given twice, first in skald.conf:2" },
-		{ "level = info\n", NULL, "skald.conf:1: a [section] must come first" },
-		{ "[log]\nlevel info\n", NULL, "skald.conf:2: must be [section]" },
-		{ "[log\n", NULL, "skald.conf:1: must be [section]" },
-		{ "[log]\n= info\n", NULL, "skald.conf:2: a key has 1 to 127 bytes" },
-		{ "[http]\nlisten = \"a\n", NULL,
-			"skald.conf:2: the quoted value is not closed" },
-		{ "[http]\nlisten = 'a' b\n", NULL,
-			"skald.conf:2: text after the closing quote" },
-		{ "[http]\nlisten = \"\\a\"\n", NULL,
-			"skald.conf:2: in double quotes only" },
-		{ "[source.main]\nurl = x\n", NULL,
-			"skald.conf:1: [source.main]: a source's name" },
-		{ "[source.]\nurl = x\n", NULL, "a source's name has 1 to 40 of" },
-		{ "[source.A]\nurl = x\n", NULL, "a source's name has 1 to 40 of" },
-		{ "[source.p]\npoll_max = 1s\n", NULL,
-			"skald.conf:2: source.p.url: must be set" },
-		{ "[source.p]\nurl = x\npol_max = 1s\n", NULL,
-			"skald.conf:3: source.p.pol_max: no such key; did you mean "
-			"poll_max?" },
-		{ "[source.p]\nurl = x\npoll_min = 1s\n", NULL,
-			"skald.conf:3: source.p.poll_min: must not be above poll_max" },
-		{ NULL, "relay.pol_min=2ms",
-			"--set: relay.pol_min: no such key; did you mean poll_min?" },
-		{ NULL, "relay.poll_min",
-			"--set relay.poll_min: must be section.key=value" },
-		{ NULL, "relay=1", "--set relay=...: must be section.key=value" },
-		{ NULL, ".x=1", "no such section" },
-		{ NULL, "kafka.=1", "kafka.: no such key" },
-	};
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+	for (size_t i = 0; i < sizeof(mistakes) / sizeof(mistakes[0]); i++) {
 		struct skald_err err = SKALD_ERR_INIT;
 		struct skald_config *config;
-		enum skald_rc rc = load(
-			&config, rows[i].file, &rows[i].set, rows[i].set ? 1 : 0, &err);
+		enum skald_rc rc = load(&config, mistakes[i].file, &mistakes[i].set,
+			mistakes[i].set ? 1 : 0, &err);
 
-		if (rc != SKALD_REJECT || config || !strstr(err.text, rows[i].error)) {
+		if (rc != SKALD_REJECT || config ||
+			!strstr(err.text, mistakes[i].error)) {
 			printf("\n    got      %s\n    expected %s", err.text,
-				rows[i].error);
+				mistakes[i].error);
 			CU_FAIL("not refused, or otherwise");
 		}
 		CHECK_TEXT(err.origin, "config");
