@@ -15,7 +15,12 @@
 #include <stdlib.h>
 
 /* libinih's own limit of a section is 49 bytes, of a line 197. */
-enum { FILE_BYTES_MAX = 1024 * 1024, SECTION_BYTES_MAX = 49, KEY_BYTES_MAX = 127 };
+enum {
+	FILE_BYTES_MAX = 1024 * 1024,
+	LINE_BYTES_MAX = 64 * 1024,
+	SECTION_BYTES_MAX = 49,
+	KEY_BYTES_MAX = 127
+};
 
 struct reader {
 	struct skald_config *config;
@@ -174,7 +179,10 @@ read_line(char *dst, int room, void *stream)
 		r->rc = skald_fail(r->err, SKALD_FATAL, "config", "", "out of memory");
 		return NULL;
 	}
-	rewrite_line(r, line, dst, (size_t)room);
+	if (line.bytes > LINE_BYTES_MAX)
+		refuse(r, "a line has at most 64 KiB");
+	else
+		rewrite_line(r, line, dst, (size_t)room);
 	return r->rc ? NULL : dst;
 }
 
@@ -184,8 +192,8 @@ take_pair(void *user, const char *section, const char *key, const char *value)
 	struct reader *r = user;
 
 	(void)value;
-	if (r->value.failed)
-		refuse(r, "the value is too long");
+	if (r->value.failed && !r->rc)
+		r->rc = skald_fail(r->err, SKALD_FATAL, "config", "", "out of memory");
 	if (!r->rc && !section[0])
 		refuse(r, "a [section] must come first");
 	if (!r->rc)
@@ -205,7 +213,7 @@ skald__config_read_text(struct skald_config *config, const char *file,
 	if (text.bytes >= 3 && memcmp(text.data, "\xEF\xBB\xBF", 3) == 0)
 		r.rest = skald_slice_make(text.data + 3, text.bytes - 3);
 	skald_buf_init(&r.where, 8192);
-	skald_buf_init(&r.value, 64 * 1024);
+	skald_buf_init(&r.value, LINE_BYTES_MAX);
 	bad_line = ini_parse_stream(read_line, &r, take_pair, &r);
 	if (!r.rc && bad_line)
 		r.rc = skald_fail(err, SKALD_REJECT, "config", "",
@@ -221,6 +229,7 @@ skald__config_read_file(struct skald_config *config, const char *file, bool must
 {
 	FILE *stream = fopen(file, "re");
 	struct skald_buf text;
+	bool is_large = false;
 	char part[4096];
 	enum skald_rc rc;
 	size_t bytes;
@@ -232,12 +241,16 @@ skald__config_read_file(struct skald_config *config, const char *file, bool must
 		return skald_fail(err, SKALD_REJECT, "config", "",
 			"could not open %s: %s", file, strerror(errno));
 	skald_buf_init(&text, FILE_BYTES_MAX);
-	while ((bytes = fread(part, 1, sizeof(part), stream)) > 0)
+	while (!text.failed && (bytes = fread(part, 1, sizeof(part), stream)) > 0) {
+		is_large = bytes > FILE_BYTES_MAX - text.bytes;
 		skald_buf_add(&text, part, bytes);
+	}
 	if (ferror(stream))
 		rc = skald_fail(err, SKALD_REJECT, "config", "", "could not read %s: %s",
 			file, strerror(errno));
-	else if (text.failed)
+	else if (text.failed && !is_large)
+		rc = skald_fail(err, SKALD_FATAL, "config", "", "out of memory");
+	else if (is_large)
 		rc = skald_fail(err, SKALD_REJECT, "config", "",
 			"%s: larger than 1 MiB: not a configuration file", file);
 	else

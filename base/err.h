@@ -37,7 +37,8 @@ enum skald_rc skald_fail_in(struct skald_err *err, enum skald_rc rc, const char 
 /*
  * Trouble of the infrastructure (server away, shutting down, out of resources,
  * a callee that does not answer): nobody's fault, never counted against a
- * message. SQLSTATE classes 08, 53, 57P0x, 58, or origin "callee" or "kafka".
+ * message. SQLSTATE classes 08, 53, 57P0x, 58, no SQLSTATE (the connection
+ * broke), origin "callee", or "kafka" unless it complains of the record itself.
  */
 bool skald_err_is_outage(const struct skald_err *err);
 
