@@ -7,7 +7,7 @@ from skaldtest import e2e, psql, wait_until
 from skaldtest.proc import bin_path, clean_env
 
 import writers
-from test_crash import applier, consumer_is_done, effects_of, wait_effects
+from appliers import applier, consumer_is_done, effects_of, wait_effects
 
 
 def event_headers(ident, type_="test.changed", **more):

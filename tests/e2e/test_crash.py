@@ -10,9 +10,10 @@ from skaldtest import check, e2e, psql, run_tool, wait_until
 from skaldtest.proc import bin_path
 
 import writers
+from appliers import (VERSION, applier, consumer_is_done, effect_order, effects_of,
+                      wait_effects)
 
 EVENTS = 600
-VERSION = check.json_field("version")
 
 RELAY = ["relay_after_tick", "relay_after_read", "relay_after_produce", "relay_after_ack",
          "relay_before_mark"]
@@ -20,28 +21,6 @@ RUNNER = ["runner_after_begin", "runner_after_handler", "runner_before_commit",
           "runner_after_commit", "runner_before_offset"]
 OTHERS = ["relay_after_truncate_check", "runner_after_dead_letter", "replay_after_claim",
           "replay_before_commit"]
-
-
-def effects_of(url):
-    return [row[0] for row in psql(url, "SELECT message_id FROM public.effect")]
-
-
-def effect_order(url):
-    return [(k, int(v)) for k, v in psql(
-        url, "SELECT key, version FROM public.effect WHERE version IS NOT NULL ORDER BY n")]
-
-
-def applier(t, url, topic, failpoint=None, group=None, args=(), settings=None):
-    """The tests' consumer; its sessions are short, so that a take-over is quick."""
-    all_settings = {"service.group": group or t.group("applier"),
-                    "service.session_timeout": "6s", "service.batch": "50"}
-    all_settings.update(settings or {})
-    return t.service("skald-test-applier", url, "applier", failpoint=failpoint,
-                     settings=all_settings, args=["--topic", topic] + list(args))
-
-
-def wait_effects(url, count, timeout=60):
-    wait_until(lambda: len(effects_of(url)) >= count, timeout, "%d effects" % count)
 
 
 @e2e("e2e.crash.every_failpoint_has_a_test", records=1, kafka=False)
@@ -80,10 +59,6 @@ def kill_relay(t, failpoint, nth):
     wait_until(lambda: consumer_is_done(sink), 30, "the consumer to reach the end")
     t.check_effects(ids, effects_of(sink))
     check.require_none(check.effects_in_order(effect_order(sink)))
-
-
-def consumer_is_done(url):
-    return psql(url, "SELECT coalesce(sum(lag), 0) FROM skald.consumers")[0][0] == "0"
 
 
 def kill_runner(t, failpoint, nth):

@@ -7,7 +7,7 @@ import time
 from skaldtest import check, connect, e2e, psql, wait_until
 
 import writers
-from test_crash import VERSION, applier, consumer_is_done, effects_of, wait_effects
+from appliers import VERSION, applier, consumer_is_done, effects_of, wait_effects
 
 # The figure is five minutes; a run by hand sets it.
 HOLD_S = float(os.environ.get("SKALD_HOLD_SECONDS", "45"))

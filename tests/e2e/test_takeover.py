@@ -7,8 +7,8 @@ from skaldtest import check, e2e, psql, wait_until
 from skaldtest.wait import PATIENCE
 
 import writers
-from test_crash import (VERSION, applier, consumer_is_done, effect_order, effects_of,
-                        wait_effects)
+from appliers import (VERSION, applier, consumer_is_done, effect_order, effects_of,
+                      wait_effects)
 
 
 def leader(url):
