@@ -149,8 +149,8 @@ on_conflict(struct run_core *c, uint64_t rand, int64_t now_ms)
 		return run(c);
 	}
 	c->width = 1;
-	wait_ms = jitter(rand, c->conflict_count, c->conf.conflict_ms,
-		c->conf.conflict_ms * 16);
+	wait_ms = jitter(
+		rand, c->conflict_count, c->conf.conflict_ms, c->conf.conflict_ms * 16);
 	if (c->conflict_count < 1000)
 		c->conflict_count++;
 	return wait_until(c, RUN_WAITING, now_ms + wait_ms);
@@ -206,11 +206,11 @@ on_own_failure(struct run_core *c, const struct run_event *ev, int64_t now_ms)
 	if (msg->attempts >= c->conf.attempts)
 		return bury(c, i, RUN_DEAD_RETRY);
 	c->held = (int)i;
-	c->held_until_ms = now_ms + (ev->defer_ms > 0
-						    ? ev->defer_ms
-						    : jitter(ev->rand, msg->attempts - 1u,
-							      c->conf.backoff_ms,
-							      c->conf.backoff_max_ms));
+	c->held_until_ms =
+		now_ms +
+		(ev->defer_ms > 0 ? ev->defer_ms
+				  : jitter(ev->rand, msg->attempts - 1u,
+					    c->conf.backoff_ms, c->conf.backoff_max_ms));
 	return run_next(c, now_ms);
 }
 
