@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""bench.py [writer|relay|consumer ...] [--json]: ratios against baselines of the same run.
+
+Exit status: 0 every target met, 1 one was missed, 2 the bench could not be run.
+"""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+NAMES = ("writer", "relay", "consumer")
+
+
+def arguments():
+    p = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
+    p.add_argument("names", nargs="*", metavar="writer|relay|consumer")
+    p.add_argument("--json", action="store_true", help="one JSON object a line")
+    p.add_argument("--build", default=str(ROOT / "build"), help="release build to measure")
+    p.add_argument("--rounds", type=int, default=5, help="interleaved repetitions (5)")
+    p.add_argument("--rows", type=int, default=300000, help="rows and messages (300000)")
+    p.add_argument("--seconds", type=int, default=8, help="of each pgbench run (8)")
+    args = p.parse_args()
+    for name in args.names:
+        if name not in NAMES:
+            p.error(f"no bench {name}: there are {', '.join(NAMES)}")
+    if args.rounds < 1 or args.rows < 10000 or args.seconds < 1:
+        p.error("--rounds and --seconds are at least 1, --rows at least 10000")
+    return args
+
+
+def in_venv():
+    """psycopg and confluent-kafka live in the project's own environment."""
+    try:
+        import confluent_kafka  # noqa: F401
+        import psycopg  # noqa: F401
+    except ImportError:
+        python = ROOT / ".deps" / "venv" / "bin" / "python3"
+        if not python.exists() or pathlib.Path(sys.prefix) == python.parents[1]:
+            sys.exit("bench: psycopg and confluent-kafka are missing: run ./dev bench")
+        os.execv(python, [str(python), *sys.argv])
+
+
+def main():
+    args = arguments()
+    in_venv()
+    sys.path[:0] = [str(HERE), str(ROOT / "tests" / "support")]
+    from kit import Bench, BenchError, say
+    from report import Report
+
+    # what was started is ended, however this is
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
+    begin = time.monotonic()
+    report = Report(args.json, sys.stdout)
+    report.head("machine", {"cores": os.cpu_count(), "load": f"{os.getloadavg()[0]:.1f}"})
+    try:
+        with Bench(args.build, args.rounds, args.rows, args.seconds) as bench:
+            bench.build_programs()
+            for name in args.names or NAMES:
+                __import__(name).run(bench, report)
+    except BenchError as why:
+        say(f"bench: could not be run: {why}")
+        return 2
+    return 0 if report.close(time.monotonic() - begin) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""consumer: each message once in effect, against an inbox with a row per message."""
+
+import subprocess
+import time
+
+from kit import BenchError, Meter, Usage, say, spawn
+from report import Run, Verdict
+
+PARTITIONS = 8
+KEYS = 10000
+BYTES = 300
+BATCH = 500
+
+SCHEMA = """
+CREATE TABLE effects (partition int NOT NULL, record_offset bigint NOT NULL, key text NOT NULL,
+    body text NOT NULL);
+CREATE TABLE inbox (message_id uuid PRIMARY KEY);
+CREATE TABLE counter (id int PRIMARY KEY, n bigint NOT NULL);
+"""
+EMPTY = """
+TRUNCATE effects, inbox, counter;
+INSERT INTO counter SELECT i, 0 FROM generate_series(0, 9) i;
+VACUUM counter;
+CHECKPOINT;
+"""
+
+# name, title, program, mode
+VARIANTS = (
+    ("inbox", "row inbox, one INSERT each", "skald-bench-inbox", "insert"),
+    ("skald", "skald, one INSERT each", "skald-bench-consumer", "insert"),
+    ("copy", "COPY into effects and inbox", None, None),
+    ("set", "skald, batch handler, one set INSERT", "skald-bench-consumer", "set"),
+    ("inbox-hot", "row inbox, UPDATE of 10 hot rows", "skald-bench-inbox", "hot"),
+    ("skald-hot", "skald, UPDATE of 10 hot rows", "skald-bench-consumer", "hot"),
+    ("set-hot", "skald, batch handler, 10 hot rows", "skald-bench-consumer", "set-hot"),
+    ("inbox-pipeline", "row inbox, both in libpq's pipeline", "skald-bench-inbox", "pipeline"),
+    ("skald-pipeline", "skald, batch handler, pipelined INSERTs", "skald-bench-consumer",
+     "pipeline"),
+)
+
+
+def consume(bench, usage, topic, name, program, mode, turn):
+    """Messages a second, from the start of the process to the last commit."""
+    bench.pg.sql(EMPTY, "consumer")
+    argv = [bench.program(program), bench.kafka.bootstrap, topic, f"bench-{name}-{turn}",
+            bench.url("consumer"), bench.rows, BATCH, mode]
+    with Meter(**bench.pids()) as meter:
+        got = bench.run_json(meter, "consumer", argv)
+        meter.stop()
+    table = "SELECT sum(n) FROM counter" if "hot" in mode else "SELECT count(*) FROM effects"
+    effects = int(bench.pg.sql(table, "consumer")[0][0])
+    if effects != bench.rows:
+        raise BenchError(f"{name}: {effects} effects of {bench.rows} messages")
+    usage.add(meter, bench.rows)
+    return bench.rows / got["seconds"]
+
+
+def export(bench):
+    """The rows of `effects` and their ids as files for COPY, once."""
+    effects, ids = bench.dir / "effects.copy", bench.dir / "ids.copy"
+    with open(effects, "wb") as out:
+        subprocess.run(["psql", "-X", "-q", "-d", bench.url("consumer"), "-c",
+                        "COPY effects TO STDOUT"], stdout=out, check=True)
+    with open(ids, "wb") as out:  # rising like the UUIDv7 of real messages
+        subprocess.run(["psql", "-X", "-q", "-d", bench.url("consumer"), "-c",
+                        "COPY (SELECT ('0192d3a4' || lpad(to_hex(n), 24, '0'))::uuid "
+                        f"FROM generate_series(1, {bench.rows}) n) TO STDOUT"],
+                       stdout=out, check=True)
+    return effects, ids
+
+
+def copy(bench, usage, files):
+    bench.pg.sql(EMPTY, "consumer")
+    psql = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", bench.url("consumer"),
+            "-c", "BEGIN", "-c", f"\\copy effects FROM '{files[0]}'",
+            "-c", f"\\copy inbox FROM '{files[1]}'", "-c", "COMMIT"]
+    with Meter(**bench.pids(kafka=False)) as meter:
+        begin = time.monotonic()
+        meter.reap(meter.child("psql", spawn(psql)))
+        took = time.monotonic() - begin
+        meter.stop()
+    if int(bench.pg.sql("SELECT count(*) FROM inbox", "consumer")[0][0]) != bench.rows:
+        raise BenchError("COPY did not bring every row")
+    usage.add(meter, bench.rows)
+    return bench.rows / took
+
+
+def run(bench, report):
+    bench.database("consumer")
+    bench.pg.sql(SCHEMA, "consumer")
+    topic = bench.topic("consumer", PARTITIONS)
+    with Meter() as meter:
+        bench.run_json(meter, "fill", [bench.program("skald-bench-fill"),
+                                       bench.kafka.bootstrap, topic, bench.rows, KEYS, BYTES])
+    rates = {v[0]: [] for v in VARIANTS}
+    usage = {v[0]: Usage() for v in VARIANTS}
+    files = None
+    for turn in range(bench.rounds):
+        for name, _, program, mode in VARIANTS:
+            if program:
+                rate = consume(bench, usage[name], topic, name, program, mode, turn)
+                files = files or export(bench)  # of what the first variant inserted
+            else:
+                rate = copy(bench, usage[name], files)
+            rates[name].append(rate)
+            say(f"bench: consumer round {turn + 1}/{bench.rounds} {name}: {rate:,.0f}/s")
+    bench.kafka.delete_topic(topic)
+    tell(bench, report, rates, usage)
+
+
+def tell(bench, report, rates, usage):
+    report.head("consumer", {"messages": f"{bench.rows:,}", "bytes": BYTES,
+                             "keys": f"{KEYS:,}", "partitions": PARTITIONS, "batch": BATCH,
+                             "rounds": bench.rounds})
+    report.note("consumer", "From the start of the process (it joins its group) to the last "
+                "commit. C handlers, sql_context off; every statement prepared once.")
+    runs = {n: Run("consumer", n, title, "msg/s", rates[n], usage[n], "message")
+            for n, title, _, _ in VARIANTS}
+    report.add(*runs.values())
+
+    def verdict(name, title, mine, base, target=None):
+        return Verdict(f"consumer.{name}", title, runs[mine], runs[base],
+                       [x / y for x, y in zip(rates[mine], rates[base])], target)
+
+    report.add(verdict("insert", "one INSERT each, to the row inbox", "skald", "inbox", 2),
+               verdict("set", "set-based batch, to COPY", "set", "copy", 0.6),
+               verdict("hot", "10 hot rows, to the row inbox", "skald-hot", "inbox-hot"),
+               verdict("set_hot", "10 hot rows set-based, to the inbox", "set-hot",
+                       "inbox-hot"),
+               verdict("pipeline", "pipelined, to the inbox pipelined", "skald-pipeline",
+                       "inbox-pipeline"))
