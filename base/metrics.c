@@ -171,7 +171,7 @@ static void
 add_scaled(struct skald_buf *out, int64_t value, int64_t scale)
 {
 	uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-	uint64_t divisor = (uint64_t)scale;
+	uint64_t divisor = scale > 0 ? (uint64_t)scale : 1;
 	uint64_t rest = magnitude % divisor;
 
 	skald_buf_addf(out, "%s%llu", value < 0 ? "-" : "",
