@@ -24,13 +24,15 @@ skald_kafka_version(void)
  * librdkafka's own lines, from any of its threads. Its connect failures come
  * several times a second while a broker is down and are told by the loops once
  * (skald_producer_complaint), so only what it calls critical is more than debug.
+ * A fatal error comes back as the reason a producer is dead.
  */
 static void
 log_line(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
 	const int critical = 2; /* syslog's LOG_CRIT */
+	bool is_news = level <= critical && strcmp(facility, "FATAL") != 0;
 
-	skald_log(level <= critical ? SKALD_LOG_WARN : SKALD_LOG_DEBUG,
+	skald_log(is_news ? SKALD_LOG_WARN : SKALD_LOG_DEBUG,
 		"librdkafka: %s client=%s facility=%s", text, rk ? rd_kafka_name(rk) : "",
 		facility);
 }

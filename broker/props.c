@@ -318,6 +318,8 @@ skald__kafka_conf(const struct skald_kafka_props *props, const char *client_id,
 		{ "socket.keepalive.enable", "true" },
 		{ "socket.nagle.disable", "true" },
 		{ "log.connection.close", "false" },
+		/* Also for producers, although librdkafka calls it a consumer's. */
+		{ "allow.auto.create.topics", "false" },
 	};
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	enum skald_rc rc = SKALD_OK;

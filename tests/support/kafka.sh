@@ -247,6 +247,9 @@ start() { # DIR WORKDIR [--brokers N] [--while PID]
 	are_jars_right "$jars" || die "the jars in $jars are not complete; kafka.sh fetch $jars"
 	mkdir -p "$work" || die "cannot write $work"
 	work=$(cd "$work" && pwd)
+	for n in "$work"/[1-9]; do
+		node_pid "$n" >/dev/null && die "brokers run in $work already"
+	done
 	(cd "$jars" && pwd) >"$work/jars"
 	if [ "$brokers" = 1 ]; then echo 512m; else echo 384m; fi >"$work/heap"
 	log_settings >"$work/log4j2.properties"
