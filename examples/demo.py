@@ -25,10 +25,10 @@ sys.dont_write_bytecode = True
 
 from skaldtest.pg import Cluster, PgError, free_port, private_dir  # noqa: E402
 from skaldtest.proc import Proc, bin_path, clean_env, make_skaldd, set_args  # noqa: E402
-from skaldtest.wait import TimedOut  # noqa: E402
+from skaldtest.wait import TimedOut, wait_until  # noqa: E402
 
 RATE = 70
-COUNT = 800
+COUNT = 900
 ROLLBACK = 0.1
 PATIENCE = float(os.environ.get("SKALD_PATIENCE", "1"))
 
@@ -156,6 +156,9 @@ class Demo:
         self.seller = self.add(self.service(
             "skald-example-order", self.orders_url, "--rate", RATE, "--count", COUNT,
             "--rollback", ROLLBACK))
+        wait_until(lambda: self.orders.one("SELECT to_regclass('orders')")[0]
+                   and self.shipping.one("SELECT to_regclass('ledger')")[0],
+                   20, "the tables of the services")
         screen.event("order and shipping service started; %d orders a second, %d %% roll back"
                      % (RATE, ROLLBACK * 100))
 
@@ -266,7 +269,8 @@ class Demo:
         shown = self.skald("dlq", "show", letter, "--database", self.shipping_url,
                            "--no-color").stdout
         for text in shown.splitlines():
-            screen.line("  " + (text if len(text) <= 77 else text[:74] + "..."))
+            text = text if len(text) <= 77 else text[:74] + "..."
+            screen.line(("  " + text).rstrip())
         screen.line()
         screen.line("  $ psql shipping -c \"INSERT INTO catalogue VALUES ('flying-carpet')\"",
                     "1")
@@ -359,14 +363,16 @@ class Demo:
             ("  rolled back, so never published", c["rolled_back"], ""),
             ("published to shop.orders", len(published),
              "+ %d identical repetitions" % repeats if repeats else "no repetition"),
-            ("applied by the shipping service", len(applied), "%d of them by replay"
+            ("applied by the shipping service", sum(applied.values()), "%d of them by replay"
              % sum(int(n) for s, n in dead if s == "resolved")),
-            ("dead letters that still wait", sum(int(n) for s, n in dead if s == "dead"), ""),
+            ("dead letters that wait for a person",
+             sum(int(n) for s, n in dead if s == "dead"), "garbage; no headers"),
         ]
         screen.line("  reconciliation, message by message, from the tables of both services",
                     "1")
         for text, number, note in rows:
-            screen.line("    %-42s %5d   %s" % (text, number, screen.paint(note, "2")))
+            screen.line(("    %-42s %5d   %s" % (
+                text, number, screen.paint(note, "2") if note else "")).rstrip())
         screen.line()
 
     def play(self):
@@ -403,13 +409,15 @@ class Demo:
                 session.close()
             except (OSError, ValueError, subprocess.SubprocessError):
                 session.popen.kill()
-        for proc in reversed(self.procs):
-            proc.signal(signal.SIGTERM)
-        for proc in reversed(self.procs):
-            try:
-                proc.wait(8)
-            except TimedOut:
-                proc.kill()
+        # programs first, the broker last: they drain into it
+        for group in (self.procs[1:], self.procs[:1]):
+            for proc in group:
+                proc.signal(signal.SIGTERM)
+            for proc in group:
+                try:
+                    proc.wait(8)
+                except TimedOut:
+                    proc.kill()
         if self.pg:
             self.pg.destroy()
         shutil.rmtree(self.dir, ignore_errors=True)
