@@ -1,7 +1,8 @@
 -- rights.sql - who may what. Runs last, and whenever a function changed.
 --
 -- Rights go by the names of functions as they are found, so that a new one is covered by
--- its prefix and a missing one is no error. Roles that do not exist are passed over
+-- its prefix and a missing one is no error; only doors (SECURITY DEFINER) are granted, what
+-- they call is nobody's. Roles that do not exist are passed over
 -- (`db migrate --no-roles`); run skald.apply_rights() once they do.
 
 CREATE OR REPLACE FUNCTION skald.apply_rights() RETURNS void
@@ -26,10 +27,12 @@ BEGIN
         EXECUTE format('GRANT SELECT ON skald.schema_version TO %I', r.rolname);
     END LOOP;
 
-    FOR r IN SELECT p.oid::regprocedure AS signature, p.proname AS name FROM pg_proc AS p
-        WHERE p.pronamespace = 'skald'::regnamespace LOOP
+    FOR r IN SELECT p.oid::regprocedure AS signature, p.proname AS name, p.prosecdef AS is_door
+        FROM pg_proc AS p WHERE p.pronamespace = 'skald'::regnamespace LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', r.signature);
-        IF r.name ~ app_functions THEN
+        IF NOT r.is_door THEN
+            CONTINUE;
+        ELSIF r.name ~ app_functions THEN
             IF app THEN
                 EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO skald_app', r.signature);
             END IF;
@@ -70,6 +73,20 @@ BEGIN
         GRANT USAGE, SELECT ON SEQUENCE skald.outbox_id TO skald_daemon;
         GRANT SELECT ON skald.consumer_group, skald.consumer_partition, skald.consumer_lane,
             skald.consumer_position, skald.consumer_offset TO skald_daemon;
+    END IF;
+    -- what the views leave out and `skald status`, `doctor`, `outbox ls`, `consumer lanes` show
+    IF operator THEN
+        GRANT SELECT ON skald.outbox, skald.dead_letter_entry, skald.relay, skald.relay_mark,
+            skald.lease, skald.consumer_group, skald.consumer_partition, skald.consumer_lane,
+            skald.consumer_position, skald.consumer_offset TO skald_operator;
+    END IF;
+    IF reader THEN
+        GRANT SELECT (id, xid, message_id, at, topic, key, type, source, subject, content_type,
+            correlation_id, causation_id, traceparent, expires_at) ON skald.outbox
+            TO skald_reader;
+        GRANT SELECT ON skald.relay, skald.relay_mark, skald.lease, skald.consumer_group,
+            skald.consumer_partition, skald.consumer_lane, skald.consumer_position,
+            skald.consumer_offset TO skald_reader;
     END IF;
 END $$;
 

@@ -26,7 +26,7 @@ SELECT 'main'::text AS source,
                 AND NOT (o.id <= r.done_id
                     AND pg_visible_in_snapshot(o.xid, r.tick_snapshot))) AS w;
 
--- lag: records of the partition not yet done. Consumers of consume_offset have no lanes.
+-- lag: records of the partition not yet done; NULL: its end is not known. Consumers of consume_offset have no lanes.
 CREATE OR REPLACE VIEW skald.consumers AS
 SELECT l.consumer_group,
        l.topic,
@@ -37,7 +37,7 @@ SELECT l.consumer_group,
                 AND p.partition = l.partition AND p.lane = l.lane) AS position,
        l.term,
        l.owner,
-       greatest(e.end_offset - l.done, 0) AS lag
+       CASE WHEN e.end_offset IS NOT NULL THEN greatest(e.end_offset - l.done, 0) END AS lag
     FROM skald.consumer_lane AS l
     LEFT JOIN skald.consumer_partition AS e USING (consumer_group, topic, partition)
 UNION ALL
@@ -48,7 +48,8 @@ SELECT o.consumer_group,
        NULL::text,
        NULL::bigint,
        NULL::text,
-       greatest(e.end_offset - o.record_offset - 1, 0)
+       CASE WHEN e.end_offset IS NOT NULL
+           THEN greatest(e.end_offset - o.record_offset - 1, 0) END
     FROM skald.consumer_offset AS o
     LEFT JOIN skald.consumer_partition AS e USING (consumer_group, topic, partition);
 
