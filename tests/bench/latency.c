@@ -54,6 +54,7 @@ open_watcher(const char *brokers, const char *topic)
 	rd_kafka_topic_t *rkt;
 	int64_t lo = 0, hi = 0;
 	rd_kafka_t *rk;
+	rd_kafka_resp_err_t rc = RD_KAFKA_RESP_ERR_NO_ERROR;
 	char why[256];
 
 	set(conf, "bootstrap.servers", brokers);
@@ -67,8 +68,18 @@ open_watcher(const char *brokers, const char *topic)
 	if (rd_kafka_metadata(rk, 0, rkt, &meta, 10000) || meta->topic_cnt != 1)
 		BENCH_DIE("no metadata of %s", topic);
 	for (int p = 0; p < meta->topics[0].partition_cnt; p++) {
-		if (rd_kafka_query_watermark_offsets(rk, topic, p, &lo, &hi, 10000))
-			BENCH_DIE("no offsets of %s", topic);
+		/* a young topic's partitions may be looking for their leader yet */
+		for (int tries = 0; tries < 100; tries++) {
+			rc = rd_kafka_query_watermark_offsets(
+				rk, topic, p, &lo, &hi, 10000);
+			if (rc == RD_KAFKA_RESP_ERR_NO_ERROR)
+				break;
+			clock_nanosleep(CLOCK_MONOTONIC, 0,
+				&(struct timespec){ 0, 100000000 }, NULL);
+		}
+		if (rc)
+			BENCH_DIE(
+				"offsets of %s[%d]: %s", topic, p, rd_kafka_err2str(rc));
 		rd_kafka_topic_partition_list_add(all, topic, p)->offset = hi;
 	}
 	if (rd_kafka_assign(rk, all))
