@@ -52,7 +52,7 @@ class Suite:
         self.env = dict(os.environ)
         self.env.update({
             "PYTHONPATH": SUPPORT, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1",
-            "SKALD_TEST_DIR": self.dir, "SKALD_KAFKA_DIR": os.path.join(ROOT, ".deps/kafka"),
+            "SKALD_TEST_DIR": self.dir, "SKALD_TEST_KAFKA_JARS": os.path.join(ROOT, ".deps/kafka"),
             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "detect_leaks=1"),
             "UBSAN_OPTIONS": os.environ.get("UBSAN_OPTIONS",
                                             "print_stacktrace=1:halt_on_error=1")})
@@ -100,7 +100,7 @@ class Suite:
 
     def start_kafka(self):
         script = os.path.join(SUPPORT, "kafka.sh")
-        jars = self.env["SKALD_KAFKA_DIR"]
+        jars = self.env["SKALD_TEST_KAFKA_JARS"]
         self.kafka_dir = os.path.join(self.dir, "kafka")
         self.say("Apache Kafka starts ...")
         started = subprocess.run(

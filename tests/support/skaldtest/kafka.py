@@ -255,7 +255,7 @@ class PrivateKafka:
         from .pg import private_dir
 
         self.script = os.path.join(os.path.dirname(os.path.dirname(__file__)), "kafka.sh")
-        self.jars = os.environ.get("SKALD_KAFKA_DIR", os.path.join(
+        self.jars = os.environ.get("SKALD_TEST_KAFKA_JARS", os.path.join(
             os.path.dirname(__file__), "..", "..", "..", ".deps", "kafka"))
         self.workdir = directory or private_dir("skald-kafka-")
         self.brokers = brokers
