@@ -79,9 +79,11 @@ SKALD_MUSTUSE enum skald_rc skald_cluster_brokers(struct skald_cluster *cluster,
 
 /*
  * Idempotent and gapless: per partition the log is a prefix of what was sent,
- * in order. When librdkafka reports a fatal error (a gap would follow) the
- * producer is dead: destroy it, create a new one, send again from the last
- * record of which everything before is acknowledged.
+ * in order. When a record fails (a gap would follow) the producer is dead:
+ * destroy it, create a new one of the same client id, send again from the last
+ * record of which everything before is acknowledged. A record is reported as
+ * REJECT only when the broker refused it alone: of a refused batch all are RETRY,
+ * and the next producer of that client id sends them one by one (producer.c).
  */
 struct skald_producer;
 
@@ -117,8 +119,9 @@ unsigned skald_producer_serve(
 	struct skald_producer *producer, skald_report_fn report, void *ctx);
 /* Readable when reports wait: for poll(2). */
 int skald_producer_fd(struct skald_producer *producer);
+/* True once every record sent has its report; until then a dying one is `full`. */
 bool skald_producer_is_dead(const struct skald_producer *producer, struct skald_err *why);
-/* Send what lingers now. */
+/* Send what lingers now: nothing to do unless the user raised linger.ms (0); blocks 1 ms. */
 void skald_producer_push(struct skald_producer *producer);
 /* The last broker-side complaint (all brokers down, ...) since the last call; false if none. */
 bool skald_producer_complaint(struct skald_producer *producer, struct skald_err *err);
@@ -139,7 +142,7 @@ struct skald_kafka_record {
 };
 
 enum skald_group_event {
-	SKALD_GROUP_ASSIGNED, /* answer with skald_kafka_assign of the same partitions and offsets */
+	SKALD_GROUP_ASSIGNED, /* answer by filling in each partition's offset */
 	SKALD_GROUP_REVOKED, /* finish nothing more of them; the library unassigns on return */
 	SKALD_GROUP_LOST, /* like revoked, but another may already own them */
 };
@@ -159,10 +162,12 @@ struct skald_kafka_consumer_conf {
 	int64_t max_poll_interval_ms;
 	/* Called on this consumer's thread, inside skald_kafka_consumer_serve or _close. On
 	   ASSIGNED fill offset of every partition before return; offset -1 leaves that
-	   partition unassigned (it is stopped, the group is told nothing). */
+	   partition unread until the next assignment (the group is told nothing). A topic
+	   that is deleted is REVOKED, and ASSIGNED again when it is back. */
 	void (*on_group)(enum skald_group_event event,
 		struct skald_kafka_partition *partitions, unsigned count, void *ctx);
-	/* A partition cannot go on: offset out of range, topic gone, not authorised. */
+	/* A partition cannot go on: offset out of range, topic gone, not authorised, a
+	   record that cannot be decoded. Once an assignment, inside serve. */
 	void (*on_stopped)(const char *topic, int32_t partition,
 		const struct skald_err *err, void *ctx);
 	void *ctx;
@@ -176,7 +181,10 @@ SKALD_MUSTUSE enum skald_rc skald_kafka_consumer_open(struct skald_kafka_consume
 void skald_kafka_consumer_close(struct skald_kafka_consumer *consumer);
 /* Rebalances and errors; never blocks. Must be called at least every few hundred ms. */
 void skald_kafka_consumer_serve(struct skald_kafka_consumer *consumer);
-/* Readable when records or group events wait. */
+/*
+ * Readable as long as records or group events wait, so leave it out of poll(2)
+ * while nothing is to be taken.
+ */
 int skald_kafka_consumer_fd(struct skald_kafka_consumer *consumer);
 
 /*
@@ -220,7 +228,12 @@ bool skald_kafka_consumer_is_connected(const struct skald_kafka_consumer *consum
  * admin calls, no transactions. Says so in `skald_dev_broker_warning`.
  */
 struct skald_dev_broker;
-/* port 0: any free one. partitions: of topics created by use. */
+/*
+ * port 0: any free one; another needs a program that links skald_dev_bind (as
+ * skaldd does), which also takes Nagle's delay off. Topics that Skald asks for
+ * (skald_topic_ensure) have as many partitions as asked, or else partitions;
+ * those that other programs create by use have librdkafka's 4.
+ */
 SKALD_MUSTUSE enum skald_rc skald_dev_broker_start(struct skald_dev_broker **out,
 	int port, int32_t partitions, struct skald_err *err);
 void skald_dev_broker_stop(struct skald_dev_broker *broker);

@@ -81,6 +81,13 @@ void skald__eventfd_drain(int fd);
 /* --- dev.c, dev_bind.c -------------------------------------------------------------------- */
 
 /*
+ * The dev broker's stand-in for the admin call CreateTopics: a record here, key =
+ * name, value = partitions in decimal, makes the topic. The mock cluster itself
+ * only knows topics that come to be by use, and those have 4.
+ */
+#define SKALD__DEV_TOPICS "__skald_dev_topics"
+
+/*
  * The order that dev_bind.c (linked by programs that start a dev broker) carries
  * out in the next bind(2) of this thread: this port, without Nagle's delay. Not
  * wanted: bind passes through.

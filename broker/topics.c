@@ -4,9 +4,9 @@
  *
  * Never left to automatic creation on Apache Kafka: that races with the first
  * metadata answer, and decides partition count and record size by the broker's
- * defaults. The dev broker has no admin calls: there a metadata request is the
- * only way, and there every metadata request for one topic creates it, so looking
- * is done by listing all.
+ * defaults. The dev broker has no admin calls (SKALD__DEV_TOPICS stands in), and
+ * there every metadata request for one topic creates it, so looking is done by
+ * listing all.
  */
 #include "broker/own.h"
 
@@ -279,40 +279,71 @@ out:
 	return rc;
 }
 
-/* The dev broker's way: a client of its own that allows automatic creation asks once. */
+/* Another's mock cluster: a client that allows automatic creation asks once. */
 static enum skald_rc
-create_by_asking(struct skald_cluster *c, const char *topic, int64_t timeout_ms,
+create_by_asking(struct rd_kafka_s *rk, const char *topic, int64_t timeout_ms,
 	struct skald_err *err)
+{
+	rd_kafka_topic_t *rkt = rd_kafka_topic_new(rk, topic, NULL);
+	const rd_kafka_metadata_t *md = NULL;
+	rd_kafka_resp_err_t code;
+
+	code = rd_kafka_metadata(rk, 0, rkt, &md, (int)timeout_ms);
+	rd_kafka_topic_destroy(rkt);
+	if (code)
+		return skald__kafka_fail_as(
+			err, SKALD_RETRY, code, "could not create topic %s", topic);
+	rd_kafka_metadata_destroy(md);
+	return SKALD_OK;
+}
+
+/* Our dev broker: it reads this topic and makes what is asked for (dev.c). */
+static enum skald_rc
+create_by_record(struct rd_kafka_s *rk, const char *topic, int32_t partitions,
+	int64_t timeout_ms, struct skald_err *err)
+{
+	char count[16];
+	rd_kafka_resp_err_t code;
+
+	snprintf(count, sizeof(count), "%d", (int)partitions);
+	code = rd_kafka_producev(rk, RD_KAFKA_VTYPE_TOPIC, SKALD__DEV_TOPICS,
+		RD_KAFKA_VTYPE_PARTITION, (int32_t)0, RD_KAFKA_VTYPE_MSGFLAGS,
+		(int)RD_KAFKA_MSG_F_COPY, RD_KAFKA_VTYPE_KEY, topic, strlen(topic),
+		RD_KAFKA_VTYPE_VALUE, count, strlen(count), RD_KAFKA_VTYPE_END);
+	if (!code)
+		code = rd_kafka_flush(rk, (int)timeout_ms);
+	if (code)
+		return skald__kafka_fail_as(
+			err, SKALD_RETRY, code, "could not create topic %s", topic);
+	return SKALD_OK;
+}
+
+static enum skald_rc
+create_on_dev(struct skald_cluster *c, const char *topic, int32_t partitions,
+	int64_t timeout_ms, struct skald_err *err)
 {
 	static const struct skald__setting ours[] = {
 		{ "allow.auto.create.topics", "true" },
+		{ "linger.ms", "0" },
 	};
-	const rd_kafka_metadata_t *md = NULL;
 	struct rd_kafka_conf_s *conf = NULL;
-	rd_kafka_topic_t *rkt = NULL;
-	rd_kafka_resp_err_t code;
+	struct topic_state requests;
 	rd_kafka_t *rk = NULL;
 	enum skald_rc rc;
 
-	rc = skald__kafka_conf(c->props, "skald-admin", &conf, err);
+	rc = look(c, SKALD__DEV_TOPICS, timeout_ms, &requests, err);
 	if (!rc)
-		rc = skald__kafka_conf_set(c->props, conf, ours, 1, false, err);
+		rc = skald__kafka_conf(c->props, "skald-admin", &conf, err);
 	if (!rc)
-		rc = skald__kafka_new(&rk, SKALD__CLIENT_CONSUMER, &conf, err);
-	if (rc)
-		goto out;
-	rkt = rd_kafka_topic_new(rk, topic, NULL);
-	code = rd_kafka_metadata(rk, 0, rkt, &md, (int)timeout_ms);
-	if (code)
-		rc = skald__kafka_fail_as(
-			err, SKALD_RETRY, code, "could not create topic %s", topic);
-	else
-		rd_kafka_metadata_destroy(md);
-out:
+		rc = skald__kafka_conf_set(c->props, conf, ours, 2, false, err);
+	if (!rc)
+		rc = skald__kafka_new(&rk, SKALD__CLIENT_PRODUCER, &conf, err);
+	if (!rc)
+		rc = requests.partitions
+			     ? create_by_record(rk, topic, partitions, timeout_ms, err)
+			     : create_by_asking(rk, topic, timeout_ms, err);
 	if (conf)
 		rd_kafka_conf_destroy(conf);
-	if (rkt)
-		rd_kafka_topic_destroy(rkt);
 	skald__kafka_destroy(rk, 1000);
 	return rc;
 }
@@ -323,7 +354,7 @@ create(struct skald_cluster *c, const char *topic, const struct skald_topic_conf
 {
 	timeout_ms = timeout_ms > 1 ? timeout_ms : 1;
 	if (skald_cluster_is_dev(c->id))
-		return create_by_asking(c, topic, timeout_ms, err);
+		return create_on_dev(c, topic, conf->partitions, timeout_ms, err);
 	return create_by_admin(c, topic, conf, timeout_ms, err);
 }
 
