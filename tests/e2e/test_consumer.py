@@ -75,16 +75,17 @@ def dead_letter_mirror(t):
     """A dead letter is mirrored to dlq.<group>.<topic> with the raw bytes and x-dlq-* headers."""
     sink = t.database()
     topic, group = t.topic("mirror", partitions=1), t.group()
+    ident = "018f0000-0000-7000-8000-%012x" % t.rng.getrandbits(48)
     value = b'{"poison": true, "n": 9007199254740993}'
-    t.kafka.produce(topic, [(b"k-1", value, event_headers("m-1", tenant="blue"))])
+    t.kafka.produce(topic, [(b"k-1", value, event_headers(ident, tenant="blue"))])
     applier(t, sink, topic, group=group)
     mirror = "dlq.%s.%s" % (group, topic)
-    wait_until(lambda: mirror in t.kafka.topics(), 30, "topic " + mirror)
+    t.kafka.wait_topic(mirror, 8, timeout=30)
     t.kafka.wait_count(mirror, 1)
     r = t.kafka.read_topic(mirror)[0]
     assert r.value == value and r.key == b"k-1", r
     h = r.headers
-    assert h["ce_id"] == "m-1" and h["tenant"] == "blue", h
+    assert h["ce_id"] == ident and h["tenant"] == "blue", h
     assert h["x-dlq-original-topic"] == topic and h["x-dlq-original-offset"] == "0", h
     assert h["x-dlq-group"] == group and h["x-dlq-class"] == "FATAL", h
     assert "x-dlq-message" in h and "9007199254740993" not in h["x-dlq-message"], h
