@@ -28,6 +28,12 @@
 #include "base/limits.h"
 #include "base/log.h"
 
+/*
+ * Records queued and in flight. Enough for five full requests' round trip; more
+ * only fall out of the caches before they are acknowledged: CPU per record of 300
+ * bytes and 8 headers is 2.0 us at 1,000, 2.8 at 4,000, 3.4 at 100,000.
+ */
+#define QUEUE_ROWS  5000
 #define TOPIC_SLOTS 1024 /* power of two; half of it is used at most */
 #define DYING_MS    500 /* what is in flight may still be acknowledged */
 
@@ -62,7 +68,7 @@ static enum skald_rc
 make_conf(struct skald_producer *p, struct rd_kafka_conf_s **conf, struct skald_err *err)
 {
 	char bytes[16], rows[16], kbytes[16];
-	/* Twice what the relay keeps in flight: its own limits come first. */
+	/* In bytes twice what the relay keeps in flight: its own limit comes first. */
 	const struct skald__setting defaults[] = {
 		{ "linger.ms", "0" }, /* under load batches grow by themselves */
 		{ "message.max.bytes", bytes },
@@ -79,7 +85,7 @@ make_conf(struct skald_producer *p, struct rd_kafka_conf_s **conf, struct skald_
 	enum skald_rc rc;
 
 	snprintf(bytes, sizeof(bytes), "%d", SKALD_RECORD_BYTES_MAX);
-	snprintf(rows, sizeof(rows), "%d", 2 * SKALD_RELAY_INFLIGHT_ROWS);
+	snprintf(rows, sizeof(rows), "%d", QUEUE_ROWS);
 	snprintf(kbytes, sizeof(kbytes), "%d", 2 * SKALD_RELAY_INFLIGHT_BYTES / 1024);
 	rc = skald__kafka_conf(p->props, p->client_id, conf, err);
 	if (!rc)
