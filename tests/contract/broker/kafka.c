@@ -319,6 +319,38 @@ consumes(void)
 	skald_kafka_consumer_close(m.consumer);
 }
 
+/* The largest message there may be, between small ones. */
+static void
+consumes_the_largest(void)
+{
+	const char *topic = new_topic("large");
+	struct member m = { .start = 0 };
+	struct skald_producer *p = NULL;
+	struct kit_reports reports = { 0 };
+	struct skald_err err = SKALD_ERR_INIT;
+	char *value = calloc(1, SKALD_DATA_BYTES_MAX);
+	struct skald_record big = { .topic = topic,
+		.value = skald_slice_make(value, SKALD_DATA_BYTES_MAX) };
+	bool full;
+
+	CU_ASSERT_FATAL(value && make_topic(topic, 1));
+	CU_ASSERT_EQUAL_FATAL(skald_producer_create(&p, props, "large", &err), SKALD_OK);
+	CU_ASSERT_EQUAL(kit_send(p, topic, 1, 10), 10);
+	for (int i = 0; i < 2; i++)
+		CU_ASSERT_EQUAL(skald_producer_send(p, &big, &full, &err), SKALD_OK);
+	CU_ASSERT_EQUAL(kit_send(p, topic, 11, 20), 10);
+	CU_ASSERT(kit_await(p, &reports, 22, 20000));
+	CU_ASSERT_EQUAL(reports.ok, 22);
+	skald_producer_destroy(p);
+	CU_ASSERT_FATAL(join(&m, topic));
+	CU_ASSERT(run_until(&m, &m.got, 22));
+	CU_ASSERT_EQUAL(m.got, 22);
+	CU_ASSERT(m.in_order);
+	CU_ASSERT_EQUAL(m.stops, 0);
+	skald_kafka_consumer_close(m.consumer);
+	free(value);
+}
+
 static void
 stops_out_of_range(void)
 {
@@ -391,6 +423,7 @@ main(void)
 		CHECK(carries_records),
 		CHECK(makes_no_topic_by_sending),
 		CHECK(consumes),
+		CHECK(consumes_the_largest),
 		CHECK(stops_out_of_range),
 		CHECK(outlives_a_topic),
 	};
