@@ -127,7 +127,7 @@ class Kafka:
         try:
             from confluent_kafka import TopicPartition
 
-            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)
+            return {p: self._watermarks(consumer, TopicPartition(topic, p))
                     for p in self.partitions(topic)}
         finally:
             consumer.close()
@@ -148,7 +148,7 @@ class Kafka:
             todo = {}
             assign = []
             for p in self.partitions(topic):
-                lo, hi = consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=20)
+                lo, hi = self._watermarks(consumer, TopicPartition(topic, p))
                 if hi > lo:
                     todo[p] = hi
                     assign.append(TopicPartition(topic, p, lo))
@@ -231,6 +231,23 @@ class Kafka:
             consumer.close()
 
     # -- inside ----------------------------------------------------------------------------
+
+    @staticmethod
+    def _watermarks(consumer, place):
+        """A young topic's leader may not know yet that it leads: asked again."""
+        from confluent_kafka import KafkaException
+
+        def ask():
+            try:
+                return consumer.get_watermark_offsets(place, timeout=20)
+            except KafkaException as error:
+                if not error.args[0].retriable() and error.args[0].name() not in (
+                        "NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE",
+                        "UNKNOWN_TOPIC_OR_PART"):
+                    raise
+                return None
+
+        return wait_until(ask, 20, "the leader of %s[%d]" % (place.topic, place.partition))
 
     def _reader(self):
         from confluent_kafka import Consumer
