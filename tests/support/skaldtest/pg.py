@@ -15,12 +15,12 @@ import socket
 import subprocess
 import tempfile
 
-from .wait import wait_until
+from .wait import OutsideTrouble, wait_until
 
 SERVER_USER = "postgres"
 
 
-class PgError(RuntimeError):
+class PgError(OutsideTrouble):
     pass
 
 

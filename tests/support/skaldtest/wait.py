@@ -12,13 +12,23 @@ class TimedOut(AssertionError):
     """A wait ended without what was waited for."""
 
 
+class OutsideTrouble(RuntimeError):
+    """PostgreSQL or Kafka refused: inside a wait it counts as "not yet"."""
+
+
+def is_not_yet(error):
+    return (isinstance(error, (OSError, OutsideTrouble))
+            or type(error).__name__ == "KafkaException")  # not imported here: standard library
+
+
 def wait_until(predicate, timeout, what, every=0.02):
     """Call predicate() until it returns something true, and return that.
 
     timeout   seconds, times SKALD_PATIENCE
     what      names in the failure what was waited for
     every     pause between two looks; it grows to ten times that
-    An exception of type ConnectionError or OSError counts as "not yet".
+    A refusal by PostgreSQL, Kafka or the system (no such table yet, a leader being elected)
+    counts as "not yet"; the last one is named when the time is up.
     """
     end = time.monotonic() + timeout * PATIENCE
     pause = every
@@ -28,7 +38,9 @@ def wait_until(predicate, timeout, what, every=0.02):
             last = predicate()
             if last:
                 return last
-        except (ConnectionError, OSError) as error:
+        except Exception as error:
+            if not is_not_yet(error):
+                raise
             last = error
         now = time.monotonic()
         if now >= end:
