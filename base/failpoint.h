@@ -31,7 +31,23 @@
 	X(replay_after_claim, \
 		"replay: a dead letter is claimed, its handler has not run") \
 	X(replay_before_commit, \
-		"replay: the handler has run and it is resolved, not committed")
+		"replay: the handler has run and it is resolved, not committed") \
+	X(orchestrator_after_lock, \
+		"orchestrator: the touched sagas are locked, the core has not run") \
+	X(orchestrator_after_core, "orchestrator: decided, nothing is written") \
+	X(orchestrator_before_commit, \
+		"orchestrator: everything is written, not committed") \
+	X(orchestrator_after_commit, "orchestrator: committed, memory not updated") \
+	X(orchestrator_before_offset, "orchestrator: before the offsets go to Kafka") \
+	X(orchestrator_after_timer_claim, \
+		"orchestrator: due sagas are claimed, nothing is decided") \
+	X(participant_after_participate, \
+		"participant: the barrier said run, the handler has not run") \
+	X(participant_after_work, "participant: the handler has run, no reply yet") \
+	X(participant_after_reply, "participant: the reply is written, not committed") \
+	X(participant_before_commit, "participant: before the commit of work and reply") \
+	X(participant_before_offset, \
+		"participant: committed, before the offsets go to Kafka")
 
 enum skald_failpoint {
 #define SKALD_FAILPOINT_ENUM(name, meaning) SKALD_FP_##name,
