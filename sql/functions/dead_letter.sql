@@ -398,7 +398,17 @@ BEGIN
             coalesce(operator_act.args, '{}'));
     WHEN 'consumer.reset' THEN
         RETURN skald.operator_consumer_reset(operator_act.target, v_actor, operator_act.reason);
+    WHEN 'saga.deploy' THEN
+        RETURN skald.operator_saga_deploy(operator_act.target, v_actor, operator_act.reason,
+            coalesce(operator_act.args, '{}'));
+    WHEN 'saga.use' THEN
+        RETURN skald.operator_saga_use(operator_act.target, v_actor, operator_act.reason,
+            coalesce(operator_act.args, '{}'));
+    WHEN 'saga.retire' THEN
+        RETURN skald.operator_saga_retire(operator_act.target, v_actor, operator_act.reason,
+            coalesce(operator_act.args, '{}'));
     ELSE
-        PERFORM skald.refuse('SK001', 'action: one of dlq.replay, consumer.reset');
+        PERFORM skald.refuse('SK001', 'action: one of dlq.replay, consumer.reset, saga.deploy,'
+            ' saga.use, saga.retire');
     END CASE;
 END $$;

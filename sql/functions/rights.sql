@@ -9,12 +9,14 @@ CREATE OR REPLACE FUNCTION skald.apply_rights() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     app_functions CONSTANT text :=
-        '^(outbox_add|outbox_add_bytes|context|consume_once|consume_offset|dead_letter|consumer_.*)$';
-    daemon_functions CONSTANT text := '^(relay_.*|lease_.*)$';
+        '^(outbox_add|outbox_add_bytes|context|consume_once|consume_offset|dead_letter|consumer_.*'
+        '|saga_start|participate|participant_.*|reply|reply_later|reply_by_key|action_reply)$';
+    daemon_functions CONSTANT text := '^(relay_.*|lease_.*|orchestrator_.*)$';
     operator_functions CONSTANT text := '^operator_act$';
+    view_functions CONSTANT text := '^saga_steps$'; -- called as whoever reads the view
     -- payload, and who may not read it
     payload CONSTANT text[] := ARRAY['dead_letters.key', 'dead_letters.value',
-        'dead_letters.headers'];
+        'dead_letters.headers', 'sagas.input', 'sagas.data', 'sagas.output', 'saga_events.detail'];
     app boolean := to_regrole('skald_app') IS NOT NULL;
     operator boolean := to_regrole('skald_operator') IS NOT NULL;
     daemon boolean := to_regrole('skald_daemon') IS NOT NULL;
@@ -41,6 +43,9 @@ BEGIN
             END IF;
         ELSIF r.name ~ daemon_functions AND daemon THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO skald_daemon', r.signature);
+        ELSIF r.name ~ view_functions AND reader AND operator AND daemon THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO skald_reader, skald_operator,'
+                ' skald_daemon', r.signature);
         ELSIF r.name ~ operator_functions AND operator THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO skald_operator', r.signature);
         END IF;
