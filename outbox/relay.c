@@ -37,9 +37,11 @@ skald__relay_tell(struct skald_relay *r, struct skald__relay_ev ev)
 		atomic_fetch_add(r->metrics.fenced, 1);
 	if (was_leader == is_leader)
 		return;
-	skald_log(SKALD_LOG_INFO, "relay %s source=%s term=%lld",
-		is_leader ? "leads" : "no longer leads", r->source,
-		(long long)r->lease.term);
+	if (is_leader)
+		skald_log(SKALD_LOG_INFO, "relay leads source=%s term=%lld", r->source,
+			(long long)r->core.term);
+	else
+		skald_log(SKALD_LOG_INFO, "relay no longer leads source=%s", r->source);
 	skald__relay_note_state(r);
 }
 
@@ -105,6 +107,15 @@ connect(struct skald_relay *r, struct skald_err *err)
 	return SKALD_OK;
 }
 
+/* Something was done: whatever was wrong with PostgreSQL is over. */
+static void
+got_on(struct skald_relay *r)
+{
+	skald__relay_trouble_over(r, &r->pg);
+	skald__relay_note_progress(r);
+	skald__relay_note_state(r);
+}
+
 /* --- the lease ------------------------------------------------------------------------------ */
 
 static enum skald_rc
@@ -117,9 +128,8 @@ take_lease(struct skald_relay *r, struct skald_err *err)
 		return rc;
 	ev.term = r->lease.term;
 	skald__relay_tell(r, ev);
-	skald__relay_trouble_over(r, &r->pg);
-	skald__relay_note_progress(r);
-	skald__relay_note_state(r);
+	if (!ev.term)
+		got_on(r);
 	return SKALD_OK;
 }
 
@@ -186,7 +196,7 @@ turn(struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err
 	rc = skald__tick_turn(r, todo, err);
 	if (rc)
 		return rc;
-	skald__relay_note_progress(r);
+	got_on(r);
 	rows = r->tick.reader.rows;
 	if (r->tick.number != tick)
 		atomic_fetch_add(r->metrics.ticks, 1);
