@@ -148,7 +148,11 @@ check_schema(struct doctor *doctor, struct skald_sql *sql)
 	int want = 0;
 
 	if (skald_migrate_version(sql, &have, &want, &err))
-		say(doctor, VERDICT_FAIL, "schema", "skald db migrate", "%s", err.text);
+		say(doctor, VERDICT_FAIL, "schema",
+			strcmp(err.code, "42501") == 0
+				? "GRANT skald_reader TO this role;"
+				: "skald db migrate",
+			"%s", err.text);
 	else if (have == 0)
 		say(doctor, VERDICT_FAIL, "schema", "skald db migrate", "not installed");
 	else if (have < want)

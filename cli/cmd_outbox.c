@@ -104,6 +104,22 @@ text_of(const struct skald__where *where)
 	return where->text.data ? where->text.data : "";
 }
 
+/* The outbox has no view: its rows are for the relay's role, and so for whoever has it. */
+static enum skald__exit
+ask(const struct skald__cli *cli, struct skald_sql *sql, const char *statement,
+	const struct skald__where *where, struct skald_rows **rows)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	enum skald_rc rc;
+
+	rc = skald_conn_query(
+		skald_sql_conn(sql), statement, where->params, where->count, rows, &err);
+	if (!rc)
+		return SKALD_EXIT_DONE;
+	return skald__fail_err(cli, rc, &err,
+		strcmp(err.code, "42501") == 0 ? "GRANT skald_daemon TO you" : NULL);
+}
+
 /* --- ls ------------------------------------------------------------------------------------- */
 
 enum skald__exit
@@ -131,7 +147,7 @@ skald__cmd_outbox_ls(struct skald__cli *cli)
 		" FROM skald.outbox AS o CROSS JOIN skald.relay AS r %s"
 		" ORDER BY o.id DESC LIMIT nullif(%lld, 0)",
 		text_of(&where), (long long)limit);
-	status = skald__query(cli, sql, statement.data, where.params, where.count, &rows);
+	status = ask(cli, sql, statement.data, &where, &rows);
 	if (status)
 		goto out;
 	count = skald_rows_count(rows);
@@ -230,8 +246,7 @@ look(const struct skald__cli *cli, struct skald_sql *sql, struct skald__where *w
 	if (!snapshot->bytes)
 		skald_buf_addf(&statement, " LIMIT %lld", (long long)lines);
 	skald_buf_add_text(&statement, ") AS l ORDER BY l.n) AS m ON true");
-	status = skald__query(
-		cli, sql, statement.data, where->params, where->count, &rows);
+	status = ask(cli, sql, statement.data, where, &rows);
 	if (!status) {
 		struct skald_slice now = skald_rows_get(rows, 0, 0);
 

@@ -177,7 +177,7 @@ static void
 judge(struct screen *screen, const struct look *look)
 {
 	if (look->status) {
-		attend(screen, "%s: %s", look->place->name, look->err.text);
+		attend(screen, "%s: could not be looked at", look->place->name);
 		return;
 	}
 	if (skald_rows_count(look->relay))
