@@ -45,6 +45,7 @@ static const struct skald__column consumer_columns[] = {
 	{ "owners", "OWNERS", SKALD_KIND_NUMBER, 0 },
 	{ "stopped", "STOPPED", SKALD_KIND_NUMBER, 0 },
 	{ "stopped_reason", NULL, SKALD_KIND_TEXT, 0 },
+	{ "stopped_partitions", NULL, SKALD_KIND_TEXT, 0 },
 };
 enum { CONSUMER_GROUP = 0, CONSUMER_TOPIC = 1, CONSUMER_STOPPED = 6, CONSUMER_WHY = 7 };
 

@@ -367,12 +367,8 @@ add_named_source(const char *name, const char *section, void *ctx)
 			"[source.main]: main is the name of [database]; take another");
 		return;
 	}
+	/* the configuration has seen to it that there is one */
 	url = skald_config_source_text(named->daemon->config, name, "url");
-	if (!url || !url[0]) {
-		named->rc = skald_fail(named->err, SKALD_REJECT, "config", "",
-			"[source.%s] url: is required, the database to relay", name);
-		return;
-	}
 	named->rc = add_source(named->daemon, name, url, named->err);
 }
 

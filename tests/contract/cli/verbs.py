@@ -113,6 +113,13 @@ class Outbox(kit.Case):
         self.assertIn("\\xff\\x1b[", answer.out)
         self.assert_narrow(answer.out)
 
+    def test_a_reader_does_not_learn_about_data(self):
+        self.sql("CREATE ROLE outsider LOGIN IN ROLE skald_reader")
+        self.add(key="mine")
+        row = self.check(skald("--json", "outbox", "ls", url=self.pg.url("orders", "outsider")),
+                         0).json()
+        self.assertEqual((row["key"], row["bytes"]), ("mine", None))
+
     def test_tail_follows_commits_not_ids(self):
         """A transaction that began first and commits last is seen, too."""
         late = subprocess.Popen(["psql", "-X", "-q", "-At", "-d", self.url], text=True,
@@ -163,6 +170,16 @@ class Consumers(kit.Case):
         self.assert_narrow(text)
         self.assertEqual(skald("consumer", "ls", "--group", "x", url=self.url).out,
                          "no consumers\n")
+
+    def test_the_doctor_can_be_followed(self):
+        def stopped():
+            return [x for x in skald("doctor", "--json", url=self.url).lines()
+                    if x["check"] == "consumers"][0]
+
+        found = stopped()
+        self.assertEqual(found["status"], "fail")
+        self.sql(found["fix"][found["fix"].index("SELECT"):])
+        self.assertEqual(stopped()["status"], "ok")
 
     def test_lanes(self):
         rows = self.check(skald("consumer", "lanes", "--json", url=self.url), 0).lines()
