@@ -76,7 +76,7 @@ class Flags(unittest.TestCase):
         self.refuse(kafka + ["--set", "relay.poll_min=2s", "--set", "relay.poll_max=1s"],
                     "poll_min")
         self.refuse(kafka + ["--set", "source.pay.poll_max=1s"], "source.pay.url")
-        self.refuse(kafka + ["--set", "source.main.url=postgresql:///x"], "main is the name")
+        self.refuse(kafka + ["--set", "source.main.url=postgresql:///x"], "[source.main]")
         self.refuse(kafka + ["--set", "database.url=postgresql://x@[oops"], "source main")
         self.refuse(kafka + ["--set", "database.url=host=x nonsense=y"], "source main")
         self.refuse(["--roles", "dev-broker", "--set", "dev_broker.listen=10.0.0.1:0"],
