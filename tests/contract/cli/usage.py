@@ -2,12 +2,15 @@
 """Words and flags: what is refused, with which status, and what is suggested instead."""
 
 import os
+import re
 import subprocess
 import tempfile
 import unittest
 
 import kit
 from kit import skald
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../.."))
 
 
 class Usage(unittest.TestCase):
@@ -144,6 +147,26 @@ class Usage(unittest.TestCase):
             self.assertIn("skald.conf:2", answer.error()["message"])
             # the way out must not be shut by what it repairs
             self.assertEqual(skald("config", "sample", cwd=place).code, 0)
+
+    def test_the_manual_knows_every_key(self):
+        with open(os.path.join(ROOT, "docs/man/skald.conf.5")) as f:
+            manual = f.read()
+        keys = 0
+        for line in skald("config", "sample").out.splitlines():
+            found = re.match(r"^;?\[([a-z_]+)|^;?([a-z_.]+) =", line)
+            if found:
+                keys += 1
+                self.assertRegex(manual, r"(?m)[\[. ]%s\b" % re.escape(found[1] or found[2]))
+        self.assertGreater(keys, 30)
+
+    def test_the_manual_knows_every_command(self):
+        with open(os.path.join(ROOT, "docs/man/skald.1")) as f:
+            manual = f.read().replace("\\-", "-").replace('"', "")
+        commands = skald("--help").out.split("Commands\n")[1].split("\n\n")[0]
+        for line in commands.splitlines():
+            words = re.match(r"^  ([a-z]+(?: [a-z]+)?)(?: [\[A-Z].*)?(?:  |$)", line)
+            if words:
+                self.assertIn(words[1], manual)
 
     def test_quiet_leaves_errors_only(self):
         answer = skald("--quiet", "config", "sample")
