@@ -18,7 +18,8 @@
 
 #define CONNECT_MS  3000
 #define STANDBY_MS  250 /* with the lease's 2 s: another leads within 2.3 s */
-#define RING_MS     10000
+#define RING_MS     10000 /* at most: a tenth of the retention if that is less */
+#define RING_MIN_MS 200
 #define MARK_MS     100
 #define PROGRESS_MS 1000
 #define SLICE_ROWS  256
@@ -395,6 +396,16 @@ skald_relay_run(struct skald_relay *relay, int64_t drain_ms, struct skald_err *e
 
 /* --- life ----------------------------------------------------------------------------------- */
 
+static int64_t
+ring_ms(int64_t retention_ms)
+{
+	int64_t ms = retention_ms / 10;
+
+	if (ms <= 0 || ms > RING_MS)
+		return RING_MS;
+	return ms < RING_MIN_MS ? RING_MIN_MS : ms;
+}
+
 static void
 name_owner(struct skald_relay *r)
 {
@@ -441,7 +452,7 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 		&r->core, &(struct skald__relay_conf){ .poll_min_ms = conf->poll_min_ms,
 				  .poll_max_ms = conf->poll_max_ms,
 				  .standby_ms = STANDBY_MS,
-				  .ring_ms = RING_MS,
+				  .ring_ms = ring_ms(conf->retention_ms),
 				  .mark_ms = MARK_MS,
 				  .progress_ms = PROGRESS_MS,
 				  .inflight_max = SKALD_RELAY_INFLIGHT_ROWS,
