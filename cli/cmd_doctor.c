@@ -18,7 +18,6 @@
 #define KAFKA_MS         4000 /* one question to the brokers */
 #define SERVER_VERSION   130000
 #define WAITING_WARN_S   60
-#define LETTERS_WARN     1
 #define NAME_WIDTH       12
 #define KAFKA_OLDEST     0x020002ff
 #define KAFKA_LESS_FATAL 0x020300ff
@@ -378,6 +377,7 @@ check_letters(struct doctor *doctor, struct skald_sql *sql)
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
 	int64_t count;
+	char fix[96];
 
 	if (!ask(sql,
 		    "SELECT count(*) FROM skald.dead_letters"
@@ -388,8 +388,11 @@ check_letters(struct doctor *doctor, struct skald_sql *sql)
 		return;
 	}
 	count = skald_rows_int(rows, 0, 0, 0);
-	if (count >= LETTERS_WARN)
-		say(doctor, VERDICT_WARN, "dead letters", "skald dlq ls", "%lld open",
+	(void)snprintf(fix, sizeof(fix), "skald dlq ls%s%s",
+		strcmp(doctor->source, "main") ? " --source " : "",
+		strcmp(doctor->source, "main") ? doctor->source : "");
+	if (count > 0)
+		say(doctor, VERDICT_WARN, "dead letters", fix, "%lld open",
 			(long long)count);
 	else
 		say(doctor, VERDICT_OK, "dead letters", NULL, "none open");
