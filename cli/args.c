@@ -50,11 +50,33 @@ find_of_command(const struct skald__command *command, const char *name)
 	return flag;
 }
 
-/* Of any command: a flag has the same form everywhere, so the verb may come after it. */
-static const struct skald__flag *
-find_anywhere(const char *name)
+/* The command that the words so far name; NULL while they do not. */
+static const struct skald__command *
+command_so_far(const struct skald__cli *cli)
 {
+	for (unsigned i = 0; i < skald__command_count; i++) {
+		const struct skald__command *each = &skald__commands[i];
+
+		if (cli->arg_count >= (each->verb ? 2 : 1) &&
+			strcmp(each->noun, cli->args[0]) == 0 &&
+			(!each->verb || strcmp(each->verb, cli->args[1]) == 0))
+			return each;
+	}
+	return NULL;
+}
+
+/*
+ * The command's own (`dlq cat --key` is a switch, `dlq ls --key K` is not), else
+ * of any command: the verb may still come.
+ */
+static const struct skald__flag *
+find_flag(const struct skald__cli *cli, const char *name)
+{
+	const struct skald__command *command = command_so_far(cli);
 	const struct skald__flag *flag = find_in(global_flags, name);
+
+	if (!flag && command)
+		flag = find_of_command(command, name);
 
 	for (unsigned i = 0; i < skald__command_count && !flag; i++)
 		flag = find_of_command(&skald__commands[i], name);
@@ -205,9 +227,9 @@ take_flag(struct skald__cli *cli, int argc, char **argv, int *at)
 			    equals ? (size_t)(equals - argv[*at]) : strlen(argv[*at])),
 		    name, sizeof(name)))
 		return unknown_flag(cli, NULL, argv[*at]);
-	flag = find_anywhere(strcmp(name, "-h") == 0 ? "--help" : name);
+	flag = find_flag(cli, strcmp(name, "-h") == 0 ? "--help" : name);
 	if (!flag)
-		return unknown_flag(cli, cli->command, name);
+		return unknown_flag(cli, command_so_far(cli), name);
 	if (flag->value && !value) {
 		if (*at + 1 >= argc)
 			return skald__fail(cli, SKALD_EXIT_USAGE, "usage", flag->name,
@@ -226,23 +248,18 @@ static enum skald__exit
 find_command(struct skald__cli *cli)
 {
 	bool has_noun = false;
+	unsigned used;
 
-	for (unsigned i = 0; i < skald__command_count; i++) {
-		const struct skald__command *each = &skald__commands[i];
-		unsigned used = each->verb ? 2 : 1;
-
-		if (strcmp(each->noun, cli->args[0]) != 0)
-			continue;
-		has_noun = true;
-		if (each->verb &&
-			(cli->arg_count < 2 || strcmp(each->verb, cli->args[1]) != 0))
-			continue;
-		cli->command = each;
+	cli->command = command_so_far(cli);
+	if (cli->command) {
+		used = cli->command->verb ? 2 : 1;
 		cli->arg_count -= used;
 		memmove(cli->args, cli->args + used,
 			cli->arg_count * sizeof(cli->args[0]));
 		return SKALD_EXIT_DONE;
 	}
+	for (unsigned i = 0; i < skald__command_count; i++)
+		has_noun |= strcmp(skald__commands[i].noun, cli->args[0]) == 0;
 	if (!has_noun)
 		return unknown_word(cli, cli->args[0], NULL);
 	if (cli->arg_count >= 2)

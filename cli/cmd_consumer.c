@@ -23,10 +23,14 @@ const struct skald__flag skald__consumer_flags[] = {
 	" WHERE ($1 = '' OR c.consumer_group = $1) AND ($2 = '' OR c.topic = $2)" \
 	" GROUP BY 1, 2, 3) AS p " join " GROUP BY 1, 2 ORDER BY 1, 2"
 
-static const char by_topic[] = BY_TOPIC("count(s.stopped)::text, min(s.stopped)",
-	"LEFT JOIN skald.consumer_partition AS s"
-	" USING (consumer_group, topic, partition)");
-static const char by_topic_without_stopped[] = BY_TOPIC("NULL::text, NULL::text", "");
+static const char by_topic[] =
+	BY_TOPIC("count(s.stopped)::text, min(s.stopped),"
+		 " string_agg(p.partition::text, ',' ORDER BY p.partition)"
+		 " FILTER (WHERE s.stopped IS NOT NULL)",
+		"LEFT JOIN skald.consumer_partition AS s"
+		" USING (consumer_group, topic, partition)");
+static const char by_topic_without_stopped[] =
+	BY_TOPIC("NULL::text, NULL::text, NULL::text", "");
 
 static const struct skald__column group_columns[] = {
 	{ "consumer_group", "GROUP", SKALD_KIND_TEXT, 12 },
@@ -37,6 +41,7 @@ static const struct skald__column group_columns[] = {
 	{ "owners", "OWNERS", SKALD_KIND_NUMBER, 0 },
 	{ "stopped", "STOPPED", SKALD_KIND_NUMBER, 0 },
 	{ "stopped_reason", NULL, SKALD_KIND_TEXT, 0 },
+	{ "stopped_partitions", NULL, SKALD_KIND_TEXT, 0 },
 };
 
 static const struct skald__column lane_columns[] = {
@@ -100,10 +105,11 @@ skald__cmd_consumer_ls(struct skald__cli *cli)
 			sizeof(group_columns) / sizeof(group_columns[0]), rows, 0);
 	for (unsigned r = 0; r < skald_rows_count(rows) && !cli->is_json; r++)
 		if (skald_rows_int(rows, r, 6, 0) > 0) {
-			struct skald_slice why = skald_rows_get(rows, r, 7);
-
-			printf("%sstopped%s: %.*s\n", skald__paint(cli, SKALD_PAINT_BAD),
-				skald__unpaint(cli), (int)why.bytes, why.data);
+			printf("%sstopped%s: %s partition %s: %s\n",
+				skald__paint(cli, SKALD_PAINT_BAD), skald__unpaint(cli),
+				skald_rows_get(rows, r, 1).data,
+				skald_rows_get(rows, r, 8).data,
+				skald_rows_get(rows, r, 7).data);
 		}
 out:
 	skald_rows_free(rows);

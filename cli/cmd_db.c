@@ -82,7 +82,7 @@ migrate_place(struct skald__cli *cli, const struct skald__place *place)
 			sql, skald__flag_is_given(cli, "--no-roles"), &report, &err);
 	skald_sql_close(sql);
 	if (rc) {
-		skald_fail_in(&err, rc, "%s", place->name);
+		skald_fail_in(&err, rc, "source %s", place->name);
 		return skald__fail_err(cli, rc, &err,
 			strstr(err.text, "--no-roles") ? "skald db migrate --no-roles"
 						       : NULL);

@@ -4,6 +4,7 @@
 #include "cli/own.h"
 
 #include <ctype.h>
+#include <stdarg.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -13,6 +14,7 @@
 #define PREVIEW_LINES 40
 #define DUMP_BYTES    128
 #define NAME_WIDTH    14
+#define COMMAND_WIDTH 43
 
 /* The columns that are no payload; then those that are, asked for apart. */
 static const char facts_query[] = "SELECT id::text, " SKALD__UTC(
@@ -211,7 +213,7 @@ print_pair(const struct skald__cli *cli, const char *name, struct skald_slice va
 	if (value.data)
 		skald__add_clean(&clean, value);
 	else
-		skald_buf_add_text(&clean, "null");
+		skald_buf_add_text(&clean, "-");
 	printf("  %s%s%s%*s", skald__paint(cli, SKALD_PAINT_FAINT), name,
 		skald__unpaint(cli), wide < width ? (int)(width - wide) : 1, "");
 	skald__wrap(stdout, clean.data ? clean.data : "", width + 2, width + 2);
@@ -320,6 +322,25 @@ print_payload(const struct skald__cli *cli, const struct shown *shown)
 		skald_rows_int(shown->payload, 0, 2, 0));
 }
 
+/* The command to paste, and beside it, or below when it is long, what it is for. */
+static void print_command(const char *purpose, const char *fmt, ...) SKALD_PRINTF(2, 3);
+
+static void
+print_command(const char *purpose, const char *fmt, ...)
+{
+	char command[512];
+	va_list args;
+
+	va_start(args, fmt);
+	if (vsnprintf(command, sizeof(command), fmt, args) < 0)
+		command[0] = '\0';
+	va_end(args);
+	if (strlen(command) > COMMAND_WIDTH)
+		printf("  %s\n%*s%s\n", command, COMMAND_WIDTH + 4, "", purpose);
+	else
+		printf("  %-*s  %s\n", COMMAND_WIDTH, command, purpose);
+}
+
 static void
 print_next(const struct skald__cli *cli, const struct shown *shown)
 {
@@ -328,23 +349,21 @@ print_next(const struct skald__cli *cli, const struct shown *shown)
 
 	print_title(cli, "What next", "");
 	if (skald_slice_is_text(state, "dead"))
-		printf("  skald dlq replay %.8s --wait       once more to this group, "
-		       "once in effect\n",
-			id);
+		print_command("once more, to this group only",
+			"skald dlq replay %.8s --wait", id);
 	if (skald_slice_is_text(state, "requested") ||
 		skald_slice_is_text(state, "claimed"))
-		printf("  skald status                         is the group's consumer "
-		       "running?\n");
-	printf("  skald dlq cat %.8s > value.bin     its raw bytes\n"
-	       "  skald dlq ls --fingerprint %s   the same trouble\n",
-		id, fact(shown, FACT_FINGERPRINT).data);
+		print_command("is the group's consumer running?", "skald status");
+	print_command("its raw bytes", "skald dlq cat %.8s > value.bin", id);
+	print_command("the same trouble", "skald dlq ls --fingerprint %s",
+		fact(shown, FACT_FINGERPRINT).data);
 	if (fact(shown, FACT_CORRELATION).data) {
 		struct skald_buf clean;
 
 		skald_buf_init(&clean, 65536);
 		skald__add_clean(&clean, fact(shown, FACT_CORRELATION));
-		printf("  skald outbox ls --correlation %s\n",
-			clean.data ? clean.data : "");
+		print_command("its messages in this outbox",
+			"skald outbox ls --correlation %s", clean.data ? clean.data : "");
 		skald_buf_done(&clean);
 	}
 }

@@ -44,7 +44,10 @@ const struct skald__flag skald__tail_flags[] = {
 	"o.id::text, " SKALD__UTC("o.at") ", o.message_id::text," \
 	" CASE WHEN " IS_WAITING " THEN 'waiting' ELSE 'published' END," \
 	" o.topic, o.type, encode(o.key, 'hex'), o.subject, o.source," \
-	" o.correlation_id, octet_length(o.data)::text"
+	" o.correlation_id, "
+/* the last column: a reader may not even ask how long the data is */
+#define WITH_BYTES    OUTBOX_COLUMNS "octet_length(o.data)::text"
+#define WITHOUT_BYTES OUTBOX_COLUMNS "NULL::text"
 /* clang-format on */
 
 static const struct skald__column columns[] = {
@@ -104,6 +107,38 @@ text_of(const struct skald__where *where)
 	return where->text.data ? where->text.data : "";
 }
 
+/*
+ * before, the columns, after: with the size of the data where this role may see
+ * it, else without.
+ */
+static enum skald__exit
+ask(const struct skald__cli *cli, struct skald_sql *sql, const struct skald_buf *before,
+	const struct skald_buf *after, const struct skald__where *where,
+	struct skald_rows **rows)
+{
+	static const char *const columns_to_try[] = { WITH_BYTES, WITHOUT_BYTES };
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_buf statement;
+	enum skald_rc rc = SKALD_OK;
+
+	skald_buf_init(&statement, STATEMENT_MAX + SNAPSHOT_BYTES);
+	for (unsigned i = 0; i < 2; i++) {
+		skald_buf_clear(&statement);
+		skald_buf_add_slice(&statement, skald_buf_slice(before));
+		skald_buf_add_text(&statement, columns_to_try[i]);
+		skald_buf_add_slice(&statement, skald_buf_slice(after));
+		rc = skald_conn_query(skald_sql_conn(sql), statement.data, where->params,
+			where->count, rows, &err);
+		if (!rc || strcmp(err.code, "42501") != 0)
+			break;
+	}
+	skald_buf_done(&statement);
+	if (!rc)
+		return SKALD_EXIT_DONE;
+	return skald__fail_err(cli, rc, &err,
+		strcmp(err.code, "42501") == 0 ? "GRANT skald_reader TO you" : NULL);
+}
+
 /* --- ls ------------------------------------------------------------------------------------- */
 
 enum skald__exit
@@ -111,14 +146,16 @@ skald__cmd_outbox_ls(struct skald__cli *cli)
 {
 	struct skald_rows *rows = NULL;
 	struct skald_sql *sql = NULL;
-	struct skald_buf statement;
+	struct skald_buf before;
+	struct skald_buf after;
 	struct skald__where where;
 	enum skald__exit status;
 	int64_t limit = 50;
 	unsigned count;
 
 	skald__where_init(&where);
-	skald_buf_init(&statement, STATEMENT_MAX);
+	skald_buf_init(&before, STATEMENT_MAX);
+	skald_buf_init(&after, STATEMENT_MAX);
 	status = skald__flag_int(cli, "--limit", 0, INT32_MAX, &limit);
 	if (!status)
 		status = where_messages(cli, &where);
@@ -126,12 +163,12 @@ skald__cmd_outbox_ls(struct skald__cli *cli)
 		status = skald__open(cli, &sql);
 	if (status)
 		goto out;
-	skald_buf_addf(&statement,
-		"SELECT count(*) OVER ()::text, " OUTBOX_COLUMNS
+	skald_buf_add_text(&before, "SELECT count(*) OVER ()::text, ");
+	skald_buf_addf(&after,
 		" FROM skald.outbox AS o CROSS JOIN skald.relay AS r %s"
 		" ORDER BY o.id DESC LIMIT nullif(%lld, 0)",
 		text_of(&where), (long long)limit);
-	status = skald__query(cli, sql, statement.data, where.params, where.count, &rows);
+	status = ask(cli, sql, &before, &after, &where, &rows);
 	if (status)
 		goto out;
 	count = skald_rows_count(rows);
@@ -142,7 +179,8 @@ skald__cmd_outbox_ls(struct skald__cli *cli)
 out:
 	skald_rows_free(rows);
 	skald_sql_close(sql);
-	skald_buf_done(&statement);
+	skald_buf_done(&after);
+	skald_buf_done(&before);
 	skald__where_done(&where);
 	return status;
 }
@@ -211,27 +249,29 @@ look(const struct skald__cli *cli, struct skald_sql *sql, struct skald__where *w
 	int64_t lines, struct skald_buf *snapshot)
 {
 	struct skald_rows *rows = NULL;
-	struct skald_buf statement;
+	struct skald_buf before;
+	struct skald_buf after;
 	enum skald__exit status;
 
-	skald_buf_init(&statement, STATEMENT_MAX + SNAPSHOT_BYTES);
-	skald_buf_addf(&statement,
+	skald_buf_init(&before, STATEMENT_MAX);
+	skald_buf_init(&after, STATEMENT_MAX + SNAPSHOT_BYTES);
+	skald_buf_add_text(&before,
 		"SELECT pg_current_snapshot()::text, m.* FROM (SELECT 1) AS one"
-		" LEFT JOIN LATERAL (SELECT * FROM (SELECT " OUTBOX_COLUMNS
+		" LEFT JOIN LATERAL (SELECT * FROM (SELECT ");
+	skald_buf_addf(&after,
 		", o.id AS n FROM skald.outbox AS o CROSS JOIN skald.relay AS r %s",
 		text_of(where));
 	if (snapshot->bytes)
-		skald_buf_addf(&statement,
+		skald_buf_addf(&after,
 			" %s o.xid >= pg_snapshot_xmin('%s'::pg_snapshot)"
 			" AND NOT pg_visible_in_snapshot(o.xid, '%s'::pg_snapshot)",
 			where->text.bytes ? "AND" : "WHERE", snapshot->data,
 			snapshot->data);
-	skald_buf_add_text(&statement, " ORDER BY o.id DESC");
+	skald_buf_add_text(&after, " ORDER BY o.id DESC");
 	if (!snapshot->bytes)
-		skald_buf_addf(&statement, " LIMIT %lld", (long long)lines);
-	skald_buf_add_text(&statement, ") AS l ORDER BY l.n) AS m ON true");
-	status = skald__query(
-		cli, sql, statement.data, where->params, where->count, &rows);
+		skald_buf_addf(&after, " LIMIT %lld", (long long)lines);
+	skald_buf_add_text(&after, ") AS l ORDER BY l.n) AS m ON true");
+	status = ask(cli, sql, &before, &after, where, &rows);
 	if (!status) {
 		struct skald_slice now = skald_rows_get(rows, 0, 0);
 
@@ -240,7 +280,8 @@ look(const struct skald__cli *cli, struct skald_sql *sql, struct skald__where *w
 		print_lines(cli, rows);
 	}
 	skald_rows_free(rows);
-	skald_buf_done(&statement);
+	skald_buf_done(&after);
+	skald_buf_done(&before);
 	return status;
 }
 

@@ -23,7 +23,7 @@ const struct skald__flag skald__status_flags[] = {
 };
 
 static const struct skald__column relay_columns[] = {
-	{ "mode", "MODE", SKALD_KIND_TEXT, 0 },
+	{ "mode", "RELAY", SKALD_KIND_TEXT, 0 },
 	{ "owner", "LEADER", SKALD_KIND_TEXT, 12 },
 	{ "position", "POSITION", SKALD_KIND_POSITION, 12 },
 	{ "lag_rows", "WAITING", SKALD_KIND_NUMBER, 0 },
@@ -37,7 +37,7 @@ static const struct skald__column relay_columns[] = {
 enum { RELAY_ROWS = 3, RELAY_PARKED = 5, RELAY_HEARTBEAT = 6 };
 
 static const struct skald__column consumer_columns[] = {
-	{ "consumer_group", "GROUP", SKALD_KIND_TEXT, 12 },
+	{ "consumer_group", "CONSUMERS", SKALD_KIND_TEXT, 12 },
 	{ "topic", "TOPIC", SKALD_KIND_TEXT, 12 },
 	{ "partitions", "PARTITIONS", SKALD_KIND_NUMBER, 0 },
 	{ "lanes", NULL, SKALD_KIND_NUMBER, 0 },
@@ -45,11 +45,12 @@ static const struct skald__column consumer_columns[] = {
 	{ "owners", "OWNERS", SKALD_KIND_NUMBER, 0 },
 	{ "stopped", "STOPPED", SKALD_KIND_NUMBER, 0 },
 	{ "stopped_reason", NULL, SKALD_KIND_TEXT, 0 },
+	{ "stopped_partitions", NULL, SKALD_KIND_TEXT, 0 },
 };
 enum { CONSUMER_GROUP = 0, CONSUMER_TOPIC = 1, CONSUMER_STOPPED = 6, CONSUMER_WHY = 7 };
 
 static const struct skald__column letter_columns[] = {
-	{ "consumer_group", "GROUP", SKALD_KIND_TEXT, 12 },
+	{ "consumer_group", "DEAD LETTERS", SKALD_KIND_TEXT, 12 },
 	{ "open", "OPEN", SKALD_KIND_NUMBER, 0 },
 	{ "dead", "DEAD", SKALD_KIND_NUMBER, 0 },
 	{ "replaying", "REPLAYING", SKALD_KIND_NUMBER, 0 },
@@ -177,7 +178,7 @@ static void
 judge(struct screen *screen, const struct look *look)
 {
 	if (look->status) {
-		attend(screen, "%s: %s", look->place->name, look->err.text);
+		attend(screen, "%s: could not be looked at", look->place->name);
 		return;
 	}
 	if (skald_rows_count(look->relay))

@@ -216,6 +216,8 @@ claim(struct skald_consumer *c, struct skald__part *part, struct skald_err *err)
 static void
 note_failure(struct skald_consumer *c, enum skald_rc rc, const struct skald_err *err)
 {
+	if (!c->sql)
+		return; /* whoever connects says why not */
 	if (rc == SKALD_FATAL)
 		skald__consumer_fatal(c, rc, err);
 	else

@@ -388,6 +388,13 @@ turn_database(struct skald_consumer *c, int64_t now_ms)
 		c->was_connected = true;
 }
 
+static void
+settle(struct skald_consumer *c)
+{
+	skald__batch_settled(c);
+	c->todo = (struct run_do){ .kind = RUN_DO_NOTHING };
+}
+
 /* Do what the core said; it says the next thing. */
 static void
 turn_batch(struct skald_consumer *c, int64_t now_ms)
@@ -403,6 +410,8 @@ turn_batch(struct skald_consumer *c, int64_t now_ms)
 					.rand = skald_rand_next(&c->rand) });
 		else
 			step(c, skald__range_run(c, c->todo.lo, c->todo.hi));
+		if (c->todo.kind == RUN_DO_NEXT)
+			settle(c); /* the core is idle: the next batch would take its place */
 		return;
 	case RUN_DO_WAIT:
 		if (now_ms >= c->todo.until_ms)
@@ -415,8 +424,7 @@ turn_batch(struct skald_consumer *c, int64_t now_ms)
 					  .rand = skald_rand_next(&c->rand) });
 		return;
 	case RUN_DO_NEXT:
-		skald__batch_settled(c);
-		c->todo = (struct run_do){ .kind = RUN_DO_NOTHING };
+		settle(c);
 		return;
 	case RUN_DO_STOP:
 		SKALD_ASSERT(c->fatal);

@@ -267,17 +267,12 @@ take_topics(struct skald_service *svc, struct skald_err *err)
 enum skald_rc
 skald__service_check(struct skald_service *svc, struct skald_err *err)
 {
-	const char *servers =
-		skald_config_text(svc->config, "kafka", "bootstrap.servers");
 	enum skald_rc rc = check_flags(svc, err);
 
 	if (!rc)
 		rc = take_topics(svc, err);
 	if (rc)
 		return rc;
-	if (!servers || !*servers)
-		return skald_fail(err, SKALD_FATAL, "config", "",
-			"kafka.bootstrap.servers: must be set");
 	if (svc->route_count > 0 && svc->topic_count == 0)
 		return skald_fail(err, SKALD_FATAL, "config", "",
 			"service.topics: handlers, but no topic to read");

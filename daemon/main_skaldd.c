@@ -32,16 +32,34 @@ on_signal(int number)
 	skald_wake_up(signal_wake);
 }
 
+static const int caught[] = { SIGTERM, SIGINT, SIGHUP };
+
+/*
+ * Handlers run in main only. Until live() they are blocked, and every thread
+ * that is started before inherits that: a poll(2) of librdkafka's mock that is
+ * interrupted ends its broker for good.
+ */
+static void
+mask_signals(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(caught) / sizeof(caught[0]); i++)
+		sigaddset(&set, caught[i]);
+	(void)pthread_sigmask(how, &set, NULL);
+}
+
 static void
 catch_signals(struct skald_wake *wake)
 {
-	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP };
 	struct sigaction action = { .sa_handler = on_signal };
 
 	signal_wake = wake;
 	sigemptyset(&action.sa_mask);
-	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		sigaction(numbers[i], &action, NULL);
+	mask_signals(SIG_BLOCK);
+	for (size_t i = 0; i < sizeof(caught) / sizeof(caught[0]); i++)
+		sigaction(caught[i], &action, NULL);
 	action.sa_handler = SIG_IGN;
 	sigaction(SIGPIPE, &action, NULL);
 }
@@ -226,6 +244,7 @@ live(struct skald__daemon *daemon, const struct skald_config_args *args)
 	int drain_status;
 
 	skald__notify_open(&life.notify);
+	mask_signals(SIG_UNBLOCK);
 	while (!stop_count) {
 		if (reload_wanted) {
 			reload_wanted = 0;

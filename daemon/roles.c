@@ -328,12 +328,7 @@ add_source(struct skald__daemon *daemon, const char *name, const char *url,
 	pthread_mutex_init(&source->lock, NULL);
 	skald_rand_init(&source->rand);
 	source->wake.read_fd = source->wake.write_fd = -1;
-	if (!skald_slice_copy(
-		    skald_slice_text(name), source->name, sizeof(source->name))) {
-		rc = skald_fail(err, SKALD_REJECT, "config", "",
-			"[source.%s]: a name has at most 63 bytes", name);
-		goto out;
-	}
+	(void)snprintf(source->name, sizeof(source->name), "%s", name);
 	rc = skald_wake_open(&source->wake, err);
 	if (rc)
 		goto out;
@@ -362,17 +357,8 @@ add_named_source(const char *name, const char *section, void *ctx)
 	(void)section;
 	if (named->rc)
 		return;
-	if (strcmp(name, "main") == 0) {
-		named->rc = skald_fail(named->err, SKALD_REJECT, "config", "",
-			"[source.main]: main is the name of [database]; take another");
-		return;
-	}
+	/* the configuration has seen to name and url */
 	url = skald_config_source_text(named->daemon->config, name, "url");
-	if (!url || !url[0]) {
-		named->rc = skald_fail(named->err, SKALD_REJECT, "config", "",
-			"[source.%s] url: is required, the database to relay", name);
-		return;
-	}
 	named->rc = add_source(named->daemon, name, url, named->err);
 }
 

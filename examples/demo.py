@@ -28,7 +28,7 @@ from skaldtest.proc import Proc, bin_path, clean_env, make_skaldd, set_args  # n
 from skaldtest.wait import TimedOut, wait_until  # noqa: E402
 
 RATE = 70
-COUNT = 900
+COUNT = 1350
 ROLLBACK = 0.1
 PATIENCE = float(os.environ.get("SKALD_PATIENCE", "1"))
 

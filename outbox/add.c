@@ -150,7 +150,6 @@ check_headers(struct skald_headers headers, size_t *value_bytes, struct skald_er
 {
 	if (headers.count > SKALD_HEADERS_COUNT_MAX)
 		return refuse(err, "SK007", "headers: must be at most 100");
-	*value_bytes = 0;
 	for (size_t i = 0; i < headers.count; i++) {
 		const struct skald_header *h = &headers.items[i];
 		int bytes = h->name.bytes < 100 ? (int)h->name.bytes : 100;
@@ -293,7 +292,7 @@ skald_outbox_add(struct pg_conn *conn, const struct skald_msg *msg, struct skald
 {
 	struct skald_context *ctx = skald_context_current();
 	struct call call;
-	size_t value_bytes;
+	size_t value_bytes = 0;
 	enum skald_rc rc;
 
 	skald_buf_init(&call.headers, HEADERS_BYTES);

@@ -115,9 +115,10 @@ struct skald__trouble {
 };
 
 struct skald__ring {
-	bool is_ready; /* leaf and since stand: only the lock was missing */
-	int64_t leaf;
-	char since[24]; /* xid8 as text */
+	bool is_ready; /* leaf may be emptied as far as can be seen */
+	int64_t leaf; /* -1: none */
+	char since[24]; /* xid8 as text: younger rows may have come since */
+	int64_t busy; /* a bit per leaf whose lock did not come */
 };
 
 struct skald_relay {

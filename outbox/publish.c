@@ -301,8 +301,9 @@ skald__publish_serve(struct skald_relay *r)
 				     .ordinal = r->window.done });
 	if (r->core.state == SKALD__RELAY_SENDING &&
 		skald_producer_is_dead(p->producer, &err)) {
-		skald__relay_trouble(r, &r->broker, p->is_refused ? &p->refusal : &err,
-			"the producer died");
+		skald__publish_trouble(r, r->window.done,
+			p->is_refused ? &p->refusal : &err,
+			"the producer cannot go on without a gap");
 		skald__relay_tell(
 			r, (struct skald__relay_ev){ .kind = SKALD__EV_DEAD,
 				   .at_ms = skald__relay_backoff(r, &r->broker) });

@@ -18,7 +18,8 @@
 
 #define CONNECT_MS  3000
 #define STANDBY_MS  250 /* with the lease's 2 s: another leads within 2.3 s */
-#define RING_MS     10000
+#define RING_MS     10000 /* at most: a tenth of the retention if that is less */
+#define RING_MIN_MS 200
 #define MARK_MS     100
 #define PROGRESS_MS 1000
 #define SLICE_ROWS  256
@@ -37,9 +38,11 @@ skald__relay_tell(struct skald_relay *r, struct skald__relay_ev ev)
 		atomic_fetch_add(r->metrics.fenced, 1);
 	if (was_leader == is_leader)
 		return;
-	skald_log(SKALD_LOG_INFO, "relay %s source=%s term=%lld",
-		is_leader ? "leads" : "no longer leads", r->source,
-		(long long)r->lease.term);
+	if (is_leader)
+		skald_log(SKALD_LOG_INFO, "relay leads source=%s term=%lld", r->source,
+			(long long)r->core.term);
+	else
+		skald_log(SKALD_LOG_INFO, "relay no longer leads source=%s", r->source);
 	skald__relay_note_state(r);
 }
 
@@ -105,6 +108,15 @@ connect(struct skald_relay *r, struct skald_err *err)
 	return SKALD_OK;
 }
 
+/* Something was done: whatever was wrong with PostgreSQL is over. */
+static void
+got_on(struct skald_relay *r)
+{
+	skald__relay_trouble_over(r, &r->pg);
+	skald__relay_note_progress(r);
+	skald__relay_note_state(r);
+}
+
 /* --- the lease ------------------------------------------------------------------------------ */
 
 static enum skald_rc
@@ -117,9 +129,8 @@ take_lease(struct skald_relay *r, struct skald_err *err)
 		return rc;
 	ev.term = r->lease.term;
 	skald__relay_tell(r, ev);
-	skald__relay_trouble_over(r, &r->pg);
-	skald__relay_note_progress(r);
-	skald__relay_note_state(r);
+	if (!ev.term)
+		got_on(r);
 	return SKALD_OK;
 }
 
@@ -186,7 +197,7 @@ turn(struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err
 	rc = skald__tick_turn(r, todo, err);
 	if (rc)
 		return rc;
-	skald__relay_note_progress(r);
+	got_on(r);
 	rows = r->tick.reader.rows;
 	if (r->tick.number != tick)
 		atomic_fetch_add(r->metrics.ticks, 1);
@@ -385,6 +396,16 @@ skald_relay_run(struct skald_relay *relay, int64_t drain_ms, struct skald_err *e
 
 /* --- life ----------------------------------------------------------------------------------- */
 
+static int64_t
+ring_ms(int64_t retention_ms)
+{
+	int64_t ms = retention_ms / 10;
+
+	if (ms <= 0 || ms > RING_MS)
+		return RING_MS;
+	return ms < RING_MIN_MS ? RING_MIN_MS : ms;
+}
+
 static void
 name_owner(struct skald_relay *r)
 {
@@ -431,7 +452,7 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 		&r->core, &(struct skald__relay_conf){ .poll_min_ms = conf->poll_min_ms,
 				  .poll_max_ms = conf->poll_max_ms,
 				  .standby_ms = STANDBY_MS,
-				  .ring_ms = RING_MS,
+				  .ring_ms = ring_ms(conf->retention_ms),
 				  .mark_ms = MARK_MS,
 				  .progress_ms = PROGRESS_MS,
 				  .inflight_max = SKALD_RELAY_INFLIGHT_ROWS,

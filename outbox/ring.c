@@ -15,8 +15,8 @@
 #include "base/log.h"
 
 static const char sql_tidy[] = "SELECT skald.relay_tidy($1::bigint)";
-static const char sql_oldest[] =
-	"SELECT leaf::bigint, since::text FROM skald.relay_ring_oldest($1::interval)";
+static const char sql_oldest[] = "SELECT leaf::bigint, since::text FROM "
+				 "skald.relay_ring_oldest($1::interval, $2::int)";
 static const char sql_lock[] =
 	"SELECT skald.relay_leaf_lock($1::int, $2::xid8, $3::interval)";
 static const char sql_truncate[] =
@@ -30,26 +30,28 @@ retention_param(const struct skald_relay *r, char dst[static 32])
 	return skald_param_text(dst);
 }
 
-/* A lock that did not come in time is nobody's trouble: the next turn tries again. */
+/* A lock that did not come in time is nobody's trouble: another turn tries again. */
 static enum skald_rc
-forgive(struct skald_relay *r, enum skald_rc rc, const struct skald_err *err)
+forgive(struct skald_relay *r, enum skald_rc rc, const struct skald_err *err,
+	bool *is_busy)
 {
-	if (rc && skald_err_is_conflict(err) && skald_sql_is_open(r->work)) {
-		skald_sql_rollback(r->work);
-		return SKALD_OK;
-	}
-	return rc;
+	*is_busy = rc && skald_err_is_conflict(err) && skald_sql_is_open(r->work);
+	if (!*is_busy)
+		return rc;
+	skald_sql_rollback(r->work);
+	return SKALD_OK;
 }
 
 static enum skald_rc
 find_oldest(struct skald_relay *r, struct skald_err *err)
 {
-	char retention[32];
-	struct skald_param params[] = { retention_param(r, retention) };
+	char retention[32], busy[24];
+	struct skald_param params[] = { retention_param(r, retention),
+		skald_param_int(r->ring.busy, busy) };
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;
 
-	rc = skald__tick_query(r, sql_oldest, params, 1, &rows, err);
+	rc = skald__tick_query(r, sql_oldest, params, 2, &rows, err);
 	if (rc)
 		return rc;
 	r->ring.leaf = skald_rows_int(rows, 0, 0, -1);
@@ -67,7 +69,7 @@ empty_leaf(struct skald_relay *r, struct skald_err *err)
 	struct skald_param params[] = { skald_param_int(r->ring.leaf, leaf),
 		skald_param_text(r->ring.since), retention_param(r, retention) };
 	struct skald_rows *rows = NULL;
-	bool is_free = false;
+	bool is_free = false, is_busy;
 	enum skald_rc rc;
 
 	rc = skald_sql_exec(r->work, "BEGIN ISOLATION LEVEL READ COMMITTED", err);
@@ -85,7 +87,6 @@ empty_leaf(struct skald_relay *r, struct skald_err *err)
 	if (!rc)
 		rc = skald_sql_exec(r->work, "COMMIT", err);
 	if (!rc) {
-		r->ring.is_ready = false; /* done, or looked at anew */
 		if (is_free && skald_rows_bool(rows, 0, 0)) {
 			atomic_fetch_add(r->metrics.truncated, 1);
 			skald_log(SKALD_LOG_DEBUG,
@@ -94,7 +95,11 @@ empty_leaf(struct skald_relay *r, struct skald_err *err)
 		}
 	}
 	skald_rows_free(rows);
-	return forgive(r, rc, err);
+	rc = forgive(r, rc, err, &is_busy);
+	if (is_busy) /* an open transaction has it: the next one may do meanwhile */
+		r->ring.busy |= 1 << r->ring.leaf;
+	r->ring.is_ready = false;
+	return rc;
 }
 
 static enum skald_rc
@@ -103,7 +108,10 @@ move_on(struct skald_relay *r, struct skald_err *err)
 	char retention[32];
 	struct skald_param params[] = { retention_param(r, retention) };
 
-	return forgive(r, skald__tick_query(r, sql_move, params, 1, NULL, err), err);
+	bool is_busy;
+
+	return forgive(
+		r, skald__tick_query(r, sql_move, params, 1, NULL, err), err, &is_busy);
 }
 
 enum skald_rc
@@ -116,14 +124,14 @@ skald__ring_turn(struct skald_relay *r, struct skald_err *err)
 	rc = skald__tick_query(r, sql_tidy, params, 1, NULL, err);
 	if (rc || r->retention_ms <= 0)
 		goto out;
-	if (!r->ring.is_ready) {
-		rc = find_oldest(r, err);
-		if (rc)
-			goto out;
-	}
+	rc = find_oldest(r, err);
+	if (rc)
+		goto out;
 	if (r->ring.is_ready)
 		rc = empty_leaf(r, err);
-	else if (r->ring.leaf < 0)
+	else
+		r->ring.busy = 0; /* once round: try them again */
+	if (!rc && r->ring.leaf < 0)
 		rc = move_on(r, err);
 out:
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_RUNG });

@@ -25,6 +25,7 @@
 
 _Static_assert(SKALD_RELAY_INFLIGHT_BYTES == 2 * 16777216, "chunk bytes are half of it");
 
+/* clang-format off */
 #define COLUMNS \
 	"id, message_id, at, topic, key, type, source, subject, content_type, data, " \
 	"headers, correlation_id, causation_id, traceparent, expires_at"
@@ -36,69 +37,63 @@ _Static_assert(SKALD_RELAY_INFLIGHT_BYTES == 2 * 16777216, "chunk bytes are half
  * $1 the term, $2 the tick: a leader of the past, or one whose lost session went on without
  * it, finds no row of skald.relay, hence no window; never the rows of another tick.
  */
-#define OF_RELAY(expr) \
-	"(SELECT " expr " FROM skald.relay WHERE term = $1::bigint AND tick = " \
-			"$2::bigint)"
-#define IN_TICK "pg_visible_in_snapshot(xid, " OF_RELAY("tick_snapshot") ")"
+#define MINE " FROM skald.relay WHERE term = $1::bigint AND tick = $2::bigint"
+#define IN_TICK "pg_visible_in_snapshot(xid, (SELECT tick_snapshot" MINE "))"
 /* began after the acknowledged snapshot: nothing of it is visible there */
 #define IS_LATER \
-	"xid >= " OF_RELAY("pg_snapshot_xmax(acked_snapshot)") " AND xid < " OF_RELAY( \
-		"pg_snapshot_xmax(tick_snapshot)") " AND " IN_TICK
+	"xid >= (SELECT pg_snapshot_xmax(acked_snapshot)" MINE ")" \
+	" AND xid < (SELECT pg_snapshot_xmax(tick_snapshot)" MINE ") AND " IN_TICK
 /* was under way in it and has ended since */
 #define HAS_ENDED \
-	"xid = ANY (ARRAY(SELECT x FROM skald.relay, pg_snapshot_xip(acked_snapshot) " \
-	"AS x " \
-	"WHERE term = $1::bigint AND tick = $2::bigint AND pg_visible_in_snapshot(x, " \
-	"tick_snapshot)))"
+	"xid = ANY (ARRAY(SELECT x FROM skald.relay, pg_snapshot_xip(acked_snapshot) AS x" \
+	" WHERE term = $1::bigint AND tick = $2::bigint" \
+	" AND pg_visible_in_snapshot(x, tick_snapshot)))"
 
-static const char sql_lead[] = "SELECT held, my_stream, my_epoch, my_tick, is_open, "
-			       "from_id, from_ordinal, epoch_due "
-			       "FROM skald.relay_lead($1::bigint, $2, 'poll')";
-static const char sql_turn[] = "SELECT held, opened FROM skald.relay_turn($1::bigint, "
-			       "$2::bigint, $3, $4::boolean, "
-			       "$5::boolean, $6::boolean)";
+static const char sql_lead[] =
+	"SELECT held, my_stream, my_epoch, my_tick, is_open, from_id, from_ordinal, epoch_due"
+	" FROM skald.relay_lead($1::bigint, $2, 'poll')";
+static const char sql_turn[] =
+	"SELECT held, opened FROM skald.relay_turn($1::bigint, $2::bigint, $3,"
+	" $4::boolean, $5::boolean, $6::boolean)";
 static const char sql_progress[] =
 	"SELECT skald.relay_progress($1::bigint, $2::bigint, $3::bigint, $4::bigint, $5)";
 
 /* $3: after this id. The bound of LIMIT keeps the sort a heap of that many rows. */
 static const char sql_head[] =
 	"SELECT " COLUMNS ", is_last FROM ("
-	"SELECT h.*, lead(id) OVER w IS NULL AS is_last, row_number() OVER w AS n, "
-	"sum(" ROW_BYTES ") OVER w - (" ROW_BYTES ") AS before FROM ("
-	"SELECT " COLUMNS " FROM skald.outbox WHERE " IS_LATER " AND id > $3::bigint "
-	"UNION ALL "
-	"SELECT " COLUMNS " FROM skald.outbox WHERE " HAS_ENDED " AND id > $3::bigint "
-	"ORDER BY id LIMIT " CHUNK_ROWS " + 1) AS h "
-	"WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING)) AS c "
-	"WHERE n <= " CHUNK_ROWS " AND before < " CHUNK_BYTES " ORDER BY id";
+	" SELECT h.*, lead(id) OVER w IS NULL AS is_last, row_number() OVER w AS n,"
+	"  sum(" ROW_BYTES ") OVER w - (" ROW_BYTES ") AS before FROM ("
+	"   SELECT " COLUMNS " FROM skald.outbox WHERE " IS_LATER " AND id > $3::bigint"
+	"   UNION ALL"
+	"   SELECT " COLUMNS " FROM skald.outbox WHERE " HAS_ENDED " AND id > $3::bigint"
+	"   ORDER BY id LIMIT " CHUNK_ROWS " + 1) AS h"
+	"  WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING)) AS c"
+	" WHERE n <= " CHUNK_ROWS " AND before < " CHUNK_BYTES " ORDER BY id";
 
 /* Where each chunk ends and between which transactions its later rows lie. OFFSET 0 keeps the
    payload out of the sort. */
 static const char sql_map[] =
-	"SELECT max(id) AS last_id, min(later) AS first_xid, max(later) AS last_xid, "
-	"count(*) AS row_count FROM ("
-	"SELECT id, later, (row_number() OVER w - 1) / " CHUNK_ROWS
-	" + (sum(bytes) OVER w) / " CHUNK_BYTES " AS chunk FROM ("
-	"SELECT id, xid::text::bigint AS later, " ROW_BYTES
-	" AS bytes FROM skald.outbox WHERE " IS_LATER " AND id > $3::bigint "
-	"UNION ALL "
-	"SELECT id, NULL::bigint, " ROW_BYTES " FROM skald.outbox WHERE " HAS_ENDED
-	" AND id > $3::bigint OFFSET 0) AS s "
-	"WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING)) AS c "
-	"GROUP BY chunk ORDER BY chunk";
+	"SELECT max(id) AS last_id, min(later) AS first_xid, max(later) AS last_xid,"
+	" count(*) AS row_count FROM ("
+	"  SELECT id, later, (row_number() OVER w - 1) / " CHUNK_ROWS
+	"   + (sum(bytes) OVER w) / " CHUNK_BYTES " AS chunk FROM ("
+	"    SELECT id, xid::text::bigint AS later, " ROW_BYTES " AS bytes"
+	"     FROM skald.outbox WHERE " IS_LATER " AND id > $3::bigint"
+	"    UNION ALL"
+	"    SELECT id, NULL::bigint, " ROW_BYTES
+	"     FROM skald.outbox WHERE " HAS_ENDED " AND id > $3::bigint OFFSET 0) AS s"
+	"   WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING)) AS c"
+	" GROUP BY chunk ORDER BY chunk";
 
-/* $3 < id <= $4, later ones of transactions $5..$6 */
+/* $3 < id <= $4, the later ones of transactions $5 to $6 */
 static const char sql_chunk[] =
-	"SELECT " COLUMNS " FROM skald.outbox WHERE xid >= $5::xid8 AND xid <= $6::xid8 "
-	"AND xid >= " OF_RELAY(
-		"pg_snapshot_xmax(acked_snapshot)") " AND " IN_TICK
-						    " AND id > $3::bigint AND id <= "
-						    "$3::bigint "
-						    "UNION ALL "
-						    "SELECT " COLUMNS
-						    " FROM skald.outbox WHERE " HAS_ENDED
-						    " AND id > $3::bigint AND id <= "
-						    "$3::bigint ORDER BY id";
+	"SELECT " COLUMNS " FROM skald.outbox WHERE xid >= $5::xid8 AND xid <= $6::xid8"
+	" AND xid >= (SELECT pg_snapshot_xmax(acked_snapshot)" MINE ") AND " IN_TICK
+	" AND id > $3::bigint AND id <= $4::bigint"
+	" UNION ALL"
+	" SELECT " COLUMNS " FROM skald.outbox WHERE " HAS_ENDED
+	" AND id > $3::bigint AND id <= $4::bigint ORDER BY id";
+/* clang-format on */
 
 /*
  * Plans must not depend on statistics, which lag behind an insert-only table: only the

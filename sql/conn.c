@@ -4,6 +4,7 @@
 #include "sql/own.h"
 
 #include <errno.h>
+#include <libpq-fe.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,13 +19,15 @@
  * One round trip after the connect. idle_in_transaction: a stopped daemon must
  * lose its locks before its lease could do harm; a service's handlers may be slow.
  */
+static const char daemon_settings[] = "SET synchronous_commit = on;"
+				      "SET idle_in_transaction_session_timeout = '2s';"
+				      "SET lock_timeout = '2s';"
+				      "SET statement_timeout = '30s'";
+static const char service_settings[] = "SET lock_timeout = '200ms';"
+				       "SET idle_in_transaction_session_timeout = '5min'";
 static const char *const settings[] = {
-	[SKALD_SQL_DAEMON] = "SET synchronous_commit = on;"
-			     "SET idle_in_transaction_session_timeout = '2s';"
-			     "SET lock_timeout = '2s';"
-			     "SET statement_timeout = '30s'",
-	[SKALD_SQL_SERVICE] = "SET lock_timeout = '200ms';"
-			      "SET idle_in_transaction_session_timeout = '5min'",
+	[SKALD_SQL_DAEMON] = daemon_settings,
+	[SKALD_SQL_SERVICE] = service_settings,
 	[SKALD_SQL_TOOL] = "SET statement_timeout = '60s'",
 };
 

@@ -6,6 +6,7 @@
  */
 #include "sql/own.h"
 
+#include <libpq-fe.h>
 #include <stdio.h>
 #include <string.h>
 

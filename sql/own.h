@@ -4,9 +4,9 @@
 #ifndef SKALD_SQL_OWN_H
 #define SKALD_SQL_OWN_H
 
-#include <libpq-fe.h>
-
 #include "sql/sql.h"
+
+struct pg_result; /* libpq's own tag of PGresult */
 
 #define SKALD__PARAMS_MAX     64 /* of one statement; ours have at most 20 */
 #define SKALD__STATEMENTS_MAX 256 /* prepared per session; more run unprepared */
@@ -30,7 +30,7 @@ struct skald__op {
 };
 
 struct skald_sql {
-	PGconn *conn;
+	struct pg_conn *conn;
 	bool is_dead; /* the server said good-bye; libpq may not have seen the end yet */
 	struct skald__statement slots[SKALD__SLOTS];
 	unsigned statement_count;
@@ -48,7 +48,7 @@ struct skald_sql {
 
 /* A statement's parameters as libpq wants them. */
 struct skald__params {
-	Oid types[SKALD__PARAMS_MAX];
+	unsigned types[SKALD__PARAMS_MAX];
 	const char *values[SKALD__PARAMS_MAX];
 	int lengths[SKALD__PARAMS_MAX];
 	int formats[SKALD__PARAMS_MAX];
@@ -64,22 +64,22 @@ void skald__statement_forget(struct skald_sql *sql, struct skald__statement *st)
 void skald__statement_name(
 	const struct skald__statement *st, char dst[SKALD__NAME_BYTES]);
 /* The server no longer has it, or its result changed shape: prepare it again. */
-bool skald__statement_is_stale(const PGresult *res);
+bool skald__statement_is_stale(const struct pg_result *res);
 
 /* res moves into *rows; on failure it is cleared. rows may be NULL. */
 enum skald_rc skald__rows_take(
-	PGresult **res, struct skald_rows **rows, struct skald_err *err);
+	struct pg_result **res, struct skald_rows **rows, struct skald_err *err);
 
 /* SQLSTATE -> what to do. */
 enum skald_rc skald__rc_of_state(const char *sqlstate);
 /* Fill err from a failed result (NULL: from the connection). */
 enum skald_rc skald__fail_result(
-	const PGconn *conn, const PGresult *res, struct skald_err *err);
+	const struct pg_conn *conn, const struct pg_result *res, struct skald_err *err);
 /* The same for a session, which learns that it is dead from the server's last words. */
 enum skald_rc skald__fail_session(
-	struct skald_sql *sql, const PGresult *res, struct skald_err *err);
+	struct skald_sql *sql, const struct pg_result *res, struct skald_err *err);
 /* Fill err after a connection attempt failed. */
-enum skald_rc skald__fail_connect(const PGconn *conn, struct skald_err *err);
+enum skald_rc skald__fail_connect(const struct pg_conn *conn, struct skald_err *err);
 
 /* SQL of this program, generated from sql/migrations and sql/functions. */
 struct skald__sql_file {

@@ -10,6 +10,7 @@
  */
 #include "sql/own.h"
 
+#include <libpq-fe.h>
 #include <stdlib.h>
 
 #include "base/assert.h"

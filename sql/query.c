@@ -5,6 +5,7 @@
  */
 #include "sql/own.h"
 
+#include <libpq-fe.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

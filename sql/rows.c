@@ -3,6 +3,7 @@
  */
 #include "sql/own.h"
 
+#include <libpq-fe.h>
 #include <stdlib.h>
 #include <string.h>
 

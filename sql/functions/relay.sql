@@ -28,6 +28,9 @@ BEGIN
     END IF;
     held := r.term <= my_term;
     IF NOT held THEN
+        -- a lease that is ours and yet behind was lost and made anew: let it catch up
+        UPDATE skald.lease SET term = r.term + 1
+            WHERE kind = 'relay' AND name = 'outbox' AND owner = my_owner AND term = my_term;
         RETURN;
     END IF;
     -- Restored into another cluster, whose transaction ids begin anew: new rows would look
@@ -180,22 +183,23 @@ BEGIN
     RETURN since;
 END $$;
 
--- The oldest leaf that holds anything, if it may be emptied; never the one the sequence
--- stands in. No row: nothing to do.
-CREATE OR REPLACE FUNCTION skald.relay_ring_oldest(retention interval, OUT leaf int, OUT since xid8)
+-- The oldest leaf that holds anything, if it may be emptied (else since is NULL); never the
+-- one the sequence stands in, and none of `busy`, a bit per leaf that somebody has locked.
+-- leaf NULL: nothing to do.
+CREATE OR REPLACE FUNCTION skald.relay_ring_oldest(retention interval, busy int, OUT leaf int, OUT since xid8)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    here bigint;
+    here int;
 BEGIN
     SELECT (last_value >> 20) & 7 INTO here FROM skald.outbox_id;
     FOR step IN 1..7 LOOP
         leaf := (here + step) & 7;
-        IF pg_relation_size(format('skald.outbox_%s', leaf)::regclass) > 0 THEN
+        IF (busy >> leaf) & 1 = 0 AND pg_relation_size(format('skald.outbox_%s', leaf)::regclass) > 0 THEN
             since := skald.relay_leaf_ready(leaf, retention);
-            EXIT;
+            RETURN;
         END IF;
-        leaf := NULL;
     END LOOP;
+    leaf := NULL;
 END $$;
 
 -- Lock first, then look: a transaction that holds a row here still has its lock, so whoever

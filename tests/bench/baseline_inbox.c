@@ -75,13 +75,15 @@ open_database(struct bench *b, const char *conninfo)
 	if (PQstatus(b->pg) != CONNECTION_OK)
 		BENCH_DIE("%s", PQerrorMessage(b->pg));
 	prepare(b, "inbox",
-		"INSERT INTO inbox (message_id) VALUES ($1) ON CONFLICT DO NOTHING");
+		"INSERT INTO inbox (consumer_group, message_id) VALUES ('bench', $1)"
+		" ON CONFLICT DO NOTHING");
 	prepare(b, "effect",
 		"INSERT INTO effects (partition, record_offset, key, body)"
 		" VALUES ($1, $2, $3, $4)");
 	prepare(b, "hot", "UPDATE counter SET n = n + 1 WHERE id = $1");
 	prepare(b, "both",
-		"WITH new AS (INSERT INTO inbox (message_id) VALUES ($1)"
+		"WITH new AS (INSERT INTO inbox (consumer_group, message_id)"
+		" VALUES ('bench', $1)"
 		" ON CONFLICT DO NOTHING RETURNING 1)"
 		" INSERT INTO effects (partition, record_offset, key, body)"
 		" SELECT $2::int, $3::bigint, $4::text, $5::text FROM new");

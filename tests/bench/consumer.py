@@ -10,11 +10,15 @@ PARTITIONS = 8
 KEYS = 10000
 BYTES = 300
 BATCH = 500
+COLUMNS = "partition, record_offset, key, body"
 
+# effects as tables of services are; the inbox as it is usually made: who consumed what, by text ids, and when
 SCHEMA = """
-CREATE TABLE effects (partition int NOT NULL, record_offset bigint NOT NULL, key text NOT NULL,
-    body text NOT NULL);
-CREATE TABLE inbox (message_id uuid PRIMARY KEY);
+CREATE TABLE effects (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(), partition int NOT NULL,
+    record_offset bigint NOT NULL, key text NOT NULL, body text NOT NULL);
+CREATE TABLE inbox (consumer_group text NOT NULL, message_id text NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (consumer_group, message_id));
 CREATE TABLE counter (id int PRIMARY KEY, n bigint NOT NULL);
 """
 EMPTY = """
@@ -56,24 +60,25 @@ def consume(bench, usage, topic, name, program, mode, turn):
 
 
 def export(bench):
-    """The rows of `effects` and their ids as files for COPY, once."""
-    effects, ids = bench.dir / "effects.copy", bench.dir / "ids.copy"
-    with open(effects, "wb") as out:
-        subprocess.run(["psql", "-X", "-q", "-d", bench.url("consumer"), "-c",
-                        "COPY effects TO STDOUT"], stdout=out, check=True)
-    with open(ids, "wb") as out:  # rising like the UUIDv7 of real messages
-        subprocess.run(["psql", "-X", "-q", "-d", bench.url("consumer"), "-c",
-                        "COPY (SELECT ('0192d3a4' || lpad(to_hex(n), 24, '0'))::uuid "
-                        f"FROM generate_series(1, {bench.rows}) n) TO STDOUT"],
-                       stdout=out, check=True)
-    return effects, ids
+    """The rows of `effects` and the ids of their messages as files for COPY, once."""
+    # as fill.c makes them, in the order in which the consumer met them
+    ids = """SELECT 'bench', format('0192d3a4-%s-7%s-8000-%s', lpad(to_hex(n >> 12), 4, '0'),
+                 lpad(to_hex(n & 4095), 3, '0'), lpad(to_hex(n), 12, '0'))
+               FROM (SELECT (body::json ->> 'n')::int AS n FROM effects) AS e"""
+    files = []
+    for name, query in (("effects", f"SELECT {COLUMNS} FROM effects"), ("inbox", ids)):
+        files.append(bench.dir / f"{name}.copy")
+        with open(files[-1], "wb") as out:
+            subprocess.run(["psql", "-X", "-q", "-d", bench.url("consumer"), "-c",
+                            f"COPY ({query}) TO STDOUT"], stdout=out, check=True)
+    return files
 
 
 def copy(bench, usage, files):
     bench.pg.sql(EMPTY, "consumer")
     psql = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", bench.url("consumer"),
-            "-c", "BEGIN", "-c", f"\\copy effects FROM '{files[0]}'",
-            "-c", f"\\copy inbox FROM '{files[1]}'", "-c", "COMMIT"]
+            "-c", "BEGIN", "-c", f"\\copy effects ({COLUMNS}) FROM '{files[0]}'",
+            "-c", f"\\copy inbox (consumer_group, message_id) FROM '{files[1]}'", "-c", "COMMIT"]
     with Meter(**bench.pids(kafka=False)) as meter:
         begin = time.monotonic()
         meter.reap(meter.child("psql", spawn(psql)))

@@ -127,7 +127,10 @@ class Meter:
         self._look()
         for name, pid in self.pids.items():
             if name not in self.cpu:
-                self.cpu[name] = sum(tree(pid).values()) - self._before[name]
+                # a child that is just being reaped is seen by neither look: look twice
+                now = sum(tree(pid).values())
+                time.sleep(0.02)
+                self.cpu[name] = max(now, sum(tree(pid).values())) - self._before[name]
 
     def _look(self):
         for name, pid in list(self.pids.items()):

@@ -21,18 +21,21 @@ struct check_case {
 	void (*run)(void);
 };
 
-#define CHECK(function) { #function, function }
+#define CHECK(function) \
+	{ \
+#function, function \
+	}
 #define CHECK_COUNT(cases) (sizeof(cases) / sizeof((cases)[0]))
 
 /* Two texts are equal; prints both when not. */
-#define CHECK_TEXT(actual, expected)                                             \
-	do {                                                                     \
-		const char *a_ = (actual), *e_ = (expected);                     \
-		int same_ = a_ && e_ && strcmp(a_, e_) == 0;                     \
-		if (!same_)                                                      \
+#define CHECK_TEXT(actual, expected) \
+	do { \
+		const char *a_ = (actual), *e_ = (expected); \
+		int same_ = a_ && e_ && strcmp(a_, e_) == 0; \
+		if (!same_) \
 			printf("\n    got      %s\n    expected %s", a_ ? a_ : "(null)", \
-			        e_ ? e_ : "(null)");                             \
-		CU_ASSERT(same_);                                                \
+				e_ ? e_ : "(null)"); \
+		CU_ASSERT(same_); \
 	} while (0)
 
 static inline int

@@ -44,8 +44,7 @@ stays_in_range(void)
 
 	for (int i = 0; i < 7000; i++) {
 		int bytes = snprintf(key, sizeof(key), "order-%d", i);
-		int32_t p = skald_partition_of(
-			skald_slice_make(key, (size_t)bytes), 7);
+		int32_t p = skald_partition_of(skald_slice_make(key, (size_t)bytes), 7);
 
 		CU_ASSERT(p >= 0 && p < 7);
 		if (p >= 0 && p < 7)

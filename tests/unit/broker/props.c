@@ -13,9 +13,9 @@ static enum skald_rc
 check(const char *set, struct skald_err *err, struct skald_kafka_props **props)
 {
 	const char *sets[] = { "kafka.bootstrap.servers=localhost:9092", set };
-	struct skald_config_args args = { .file = "/dev/null",
-		.sets = sets,
-		.set_count = set ? 2 : 1 };
+	struct skald_config_args args = {
+		.file = "/dev/null", .sets = sets, .set_count = set ? 2 : 1
+	};
 	struct skald_config *config = NULL;
 	enum skald_rc rc;
 
@@ -84,23 +84,26 @@ names_the_wrong_value(void)
 static void
 refuses_what_breaks_guarantees(void)
 {
-	expect_refused("kafka.enable.idempotence=false", "kafka.enable.idempotence:",
-		"only true is allowed");
+	expect_refused("kafka.enable.idempotence=false",
+		"kafka.enable.idempotence:", "only true is allowed");
 	expect_refused("kafka.acks=1", "kafka.acks:", "only all is allowed");
 	expect_refused("kafka.request.required.acks=1", "required.acks:", "only all");
-	expect_refused("kafka.message.timeout.ms=5000", "kafka.message.timeout.ms:", "gap");
-	expect_refused("kafka.delivery.timeout.ms=5000", "kafka.delivery.timeout.ms:", "gap");
+	expect_refused(
+		"kafka.message.timeout.ms=5000", "kafka.message.timeout.ms:", "gap");
+	expect_refused(
+		"kafka.delivery.timeout.ms=5000", "kafka.delivery.timeout.ms:", "gap");
 	expect_refused("kafka.retries=3", "kafka.retries:", "gap");
 	expect_refused("kafka.max.in.flight=6", "kafka.max.in.flight:", "at most 5");
-	expect_refused("kafka.enable.auto.commit=true", "kafka.enable.auto.commit:",
-		"PostgreSQL");
-	expect_refused("kafka.enable.auto.offset.store=true", "offset.store:", "PostgreSQL");
+	expect_refused("kafka.enable.auto.commit=true",
+		"kafka.enable.auto.commit:", "PostgreSQL");
+	expect_refused(
+		"kafka.enable.auto.offset.store=true", "offset.store:", "PostgreSQL");
 	expect_refused("kafka.auto.offset.reset=earliest", "auto.offset.reset:", "error");
 	expect_refused("kafka.group.id=mine", "kafka.group.id:", "not to be set");
 	expect_refused("kafka.partition.assignment.strategy=cooperative-sticky",
 		"strategy:", "only range");
-	expect_refused("kafka.isolation.level=read_uncommitted", "isolation.level:",
-		"read_committed");
+	expect_refused("kafka.isolation.level=read_uncommitted",
+		"isolation.level:", "read_committed");
 }
 
 static void

@@ -1,0 +1,75 @@
+/*
+ * kit.h - what the outbox tests share: a dev broker, relays on threads, and a
+ * reader that sees everything a topic holds.
+ *
+ * What cannot be done here ends the process with a message.
+ */
+#ifndef SKALD_TESTS_CONTRACT_OUTBOX_KIT_H
+#define SKALD_TESTS_CONTRACT_OUTBOX_KIT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/metrics.h"
+#include "broker/broker.h"
+#include "outbox/outbox.h"
+#include "tests/support/pg.h"
+
+#define KIT_HEADERS_MAX 24
+
+struct kit_record {
+	int32_t partition;
+	int64_t offset;
+	int64_t timestamp_ms;
+	char *key; /* NULL: none; else terminated */
+	char *value; /* NULL: tombstone; else terminated */
+	size_t value_bytes;
+	unsigned header_count;
+	char *names[KIT_HEADERS_MAX];
+	char *values[KIT_HEADERS_MAX];
+};
+
+struct kit_records {
+	struct kit_record *items;
+	unsigned count, room;
+};
+
+#define KIT_PARTITIONS 16 /* of 5 MiB each: what the mock keeps */
+
+/* One broker (librdkafka's mock) and its properties per process. */
+const struct skald_kafka_props *kit_kafka(void);
+/* The next produce requests are answered with this error of the protocol. */
+void kit_refuse_produce(int error, unsigned count);
+void kit_make_topic(const char *name);
+const struct skald_topic_conf *kit_topics(void);
+
+/* A relay on a thread of its own; the tests name topic and database alike. */
+struct kit_relay {
+	struct skald_relay *relay;
+	struct skald_metrics *metrics;
+	pthread_t thread;
+	int64_t drain_ms;
+	enum skald_rc rc;
+	struct skald_err err;
+};
+void kit_relay_start(struct kit_relay *r, const char *database, int64_t retention_ms);
+void kit_relay_start_with(struct kit_relay *r, const char *database, int64_t retention_ms,
+	const struct skald_topic_conf *topics);
+void kit_relay_stop(struct kit_relay *r); /* drains, joins, destroys */
+int64_t kit_metric(struct kit_relay *r, const char *name);
+bool kit_wait_metric(struct kit_relay *r, const char *name, int64_t at_least);
+
+/* Wait until a query answers `want`; false after ten seconds. */
+bool kit_wait(struct skald_sql *sql, const char *query, int64_t want);
+/* Wait until the relay has acknowledged and recorded everything that is committed now. */
+bool kit_wait_relayed(struct skald_sql *sql);
+
+/* All records of a topic up to its ends now, by partition and offset. */
+struct kit_records kit_read(const char *topic);
+void kit_free(struct kit_records *records);
+const char *kit_header(
+	const struct kit_record *record, const char *name); /* NULL: none */
+unsigned kit_header_count(const struct kit_record *record, const char *name);
+
+#endif
