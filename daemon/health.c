@@ -17,20 +17,33 @@
 #include "base/json.h"
 
 static bool
-is_turning(const struct skald__source_state *state, int64_t now_ms)
+is_turning(const struct skald__loop_state *state, int64_t now_ms)
 {
 	return state->has_begun &&
 	       (state->is_waiting || now_ms - state->progress_at_ms < SKALD__STALL_MS);
+}
+
+/* The index-th loop: the sources, then who asks Kafka. false: there is none. */
+static bool
+loop_state(struct skald__daemon *daemon, unsigned index, struct skald__loop_state *state)
+{
+	if (index < daemon->source_count) {
+		skald__source_state(daemon->sources[index], state);
+		return true;
+	}
+	if (index > daemon->source_count || !daemon->kafka_watch)
+		return false;
+	skald__watch_state(daemon->kafka_watch, state);
+	return true;
 }
 
 bool
 skald__health_is_alive(struct skald__daemon *daemon)
 {
 	int64_t now_ms = skald_mono_ms();
-	struct skald__source_state state;
+	struct skald__loop_state state;
 
-	for (unsigned i = 0; i < daemon->source_count; i++) {
-		skald__source_state(daemon->sources[i], &state);
+	for (unsigned i = 0; loop_state(daemon, i, &state); i++) {
 		/* Before its first turn a loop has as long as a stall may take. */
 		if (!state.has_begun && now_ms - daemon->started_at_ms < SKALD__STALL_MS)
 			continue;
@@ -44,28 +57,24 @@ bool
 skald__health_is_ready(struct skald__daemon *daemon)
 {
 	int64_t now_ms = skald_mono_ms();
-	struct skald__source_state state;
+	struct skald__loop_state state;
 
 	if (atomic_load(&daemon->is_draining))
 		return false;
-	for (unsigned i = 0; i < daemon->source_count; i++) {
-		skald__source_state(daemon->sources[i], &state);
+	for (unsigned i = 0; loop_state(daemon, i, &state); i++)
 		if (!state.is_ready || !is_turning(&state, now_ms))
 			return false;
-	}
 	return true;
 }
 
 static bool
 has_started(struct skald__daemon *daemon)
 {
-	struct skald__source_state state;
+	struct skald__loop_state state;
 
-	for (unsigned i = 0; i < daemon->source_count; i++) {
-		skald__source_state(daemon->sources[i], &state);
+	for (unsigned i = 0; loop_state(daemon, i, &state); i++)
 		if (!state.has_begun)
 			return false;
-	}
 	return true;
 }
 
@@ -80,33 +89,52 @@ add_bool(struct skald_buf *body, const char *name, bool value)
 
 /* "trouble" is there only where something is wrong: its presence is the message. */
 static void
-add_source(struct skald_buf *body, struct skald__source *source, int64_t now_ms)
+add_state(struct skald_buf *body, const struct skald__loop_state *state, int64_t now_ms)
 {
-	struct skald__source_state state;
+	bool is_turning_now = is_turning(state, now_ms);
 	char stalled[96];
-	const char *trouble;
+	const char *trouble = state->trouble;
 
-	skald__source_state(source, &state);
-	trouble = state.trouble;
-	if (!trouble[0] && !state.has_begun)
+	if (!trouble[0] && !state->has_begun)
 		trouble = "starting";
-	if (state.has_begun && !is_turning(&state, now_ms)) {
+	if (state->has_begun && !is_turning_now) {
 		(void)snprintf(stalled, sizeof(stalled), "no progress for %lld s",
-			(long long)((now_ms - state.progress_at_ms) / 1000));
+			(long long)((now_ms - state->progress_at_ms) / 1000));
 		trouble = stalled;
 	}
-	if (!trouble[0] && !state.is_ready)
+	if (!trouble[0] && !state->is_ready)
 		trouble = "not connected to both sides yet";
+	add_bool(body, "ready", state->is_ready && is_turning_now);
+	if (state->has_begun)
+		skald_json_add_member_int(
+			body, "progress_age_ms", now_ms - state->progress_at_ms);
+	if (trouble[0])
+		skald_json_add_member(body, "trouble", skald_slice_text(trouble));
+}
+
+static void
+add_source(struct skald_buf *body, struct skald__source *source, int64_t now_ms)
+{
+	struct skald__loop_state state;
+
+	skald__source_state(source, &state);
 	skald_buf_add_text(body, "{");
 	skald_json_add_member(
 		body, "source", skald_slice_text(skald__source_name(source)));
-	add_bool(body, "ready", state.is_ready && is_turning(&state, now_ms));
 	add_bool(body, "leader", state.is_leader);
-	if (state.has_begun)
-		skald_json_add_member_int(
-			body, "progress_age_ms", now_ms - state.progress_at_ms);
-	if (trouble[0])
-		skald_json_add_member(body, "trouble", skald_slice_text(trouble));
+	add_state(body, &state, now_ms);
+	skald_buf_add_text(body, "}");
+}
+
+static void
+add_kafka(struct skald_buf *body, struct skald__watch *kafka, int64_t now_ms)
+{
+	struct skald__loop_state state;
+
+	skald__watch_state(kafka, &state);
+	skald_json_add_name(body, "kafka");
+	skald_buf_add_text(body, "{");
+	add_state(body, &state, now_ms);
 	skald_buf_add_text(body, "}");
 }
 
@@ -130,6 +158,8 @@ say(struct skald_http_answer *answer, struct skald__daemon *daemon, const char *
 		add_source(body, daemon->sources[i], now_ms);
 	}
 	skald_buf_add_text(body, "]");
+	if (daemon->kafka_watch)
+		add_kafka(body, daemon->kafka_watch, now_ms);
 	if (daemon->dev_broker)
 		skald_json_add_member(body, "dev_broker",
 			skald_slice_text(skald_dev_broker_address(daemon->dev_broker)));

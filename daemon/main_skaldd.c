@@ -140,7 +140,8 @@ start_relays(struct skald__daemon *daemon, struct skald_err *err)
 		(int32_t)skald_config_int(config, "topics", "partitions");
 	daemon->topics.replication =
 		(int32_t)skald_config_int(config, "topics", "replication");
-	return skald__sources_create(daemon, err);
+	rc = skald__sources_create(daemon, err);
+	return rc ? rc : skald__watch_start(daemon, err);
 }
 
 /* --- the life of main ------------------------------------------------------------------------ */
@@ -152,18 +153,21 @@ struct life { /* what main remembers from turn to turn */
 	int64_t fed_at_ms;
 };
 
+/* The loops themselves say why, each once: here is only which. */
 static void
 name_unready(struct skald__daemon *daemon)
 {
-	struct skald__source_state state;
+	struct skald__loop_state state;
 
 	for (unsigned i = 0; i < daemon->source_count; i++) {
 		skald__source_state(daemon->sources[i], &state);
 		if (!state.is_ready)
-			skald_log(SKALD_LOG_WARN, "not ready: %s source=%s",
-				state.trouble[0] ? state.trouble : "no progress",
+			skald_log(SKALD_LOG_WARN, "not ready: relay source=%s",
 				skald__source_name(daemon->sources[i]));
 	}
+	skald__watch_state(daemon->kafka_watch, &state);
+	if (!state.is_ready)
+		skald_log(SKALD_LOG_WARN, "not ready: Kafka");
 }
 
 static void
@@ -175,7 +179,8 @@ follow_readiness(struct skald__daemon *daemon, struct life *life)
 		return;
 	life->is_ready = is_ready;
 	if (!is_ready) {
-		name_unready(daemon);
+		if (daemon->kafka_watch)
+			name_unready(daemon);
 		return;
 	}
 	if (life->was_ever_ready) {
@@ -221,7 +226,9 @@ drain(struct skald__daemon *daemon, struct life *life)
 	if (stop_count)
 		skald_log(SKALD_LOG_INFO, "draining");
 	skald__sources_stop(daemon);
-	while (!skald__sources_are_done(daemon)) {
+	skald__watch_stop(daemon->kafka_watch);
+	while (!skald__sources_are_done(daemon) ||
+		!skald__watch_is_done(daemon->kafka_watch)) {
 		if (skald_mono_ms() >= until_ms) {
 			skald_log(SKALD_LOG_ERROR,
 				"could not drain in time, leaving as it is: nothing is "
@@ -314,8 +321,10 @@ run(struct skald__options *options, struct skald_config_args *args,
 out:
 	status = rc ? fail(&err, rc) : live(&daemon, args);
 	skald__sources_stop(&daemon);
+	skald__watch_stop(daemon.kafka_watch);
 	skald_http_stop(daemon.http);
 	skald__sources_destroy(&daemon);
+	skald__watch_destroy(daemon.kafka_watch);
 	skald_kafka_props_destroy(daemon.kafka);
 	skald_metrics_destroy(daemon.metrics);
 	skald_dev_broker_stop(daemon.dev_broker);

@@ -2,7 +2,7 @@
  * own.h - what the files of skaldd share.
  *
  * Threads: main (signals, readiness, systemd), one per source (its relay), one
- * of the HTTP server. They share the state of a source under its lock, a wake
+ * that asks Kafka whether it is there, one of the HTTP server. They share the state of a source under its lock, a wake
  * pipe and a stop flag each, and the metrics.
  */
 #ifndef SKALD_DAEMON_OWN_H
@@ -74,7 +74,7 @@ void skald__notify_send(const struct skald__notify *notify, const char *text);
 
 /* --- roles.c: which loops run ------------------------------------------------------------ */
 
-struct skald__source_state { /* a copy of what a source's loop last said */
+struct skald__loop_state { /* a copy of what a loop last said */
 	bool is_leader;
 	bool is_ready;
 	bool has_begun; /* it turned at least once */
@@ -84,6 +84,7 @@ struct skald__source_state { /* a copy of what a source's loop last said */
 };
 
 struct skald__source;
+struct skald__watch;
 
 struct skald__daemon {
 	const struct skald_config *config;
@@ -92,6 +93,7 @@ struct skald__daemon {
 	int64_t drain_ms;
 	atomic_bool is_draining;
 	struct skald_kafka_props *kafka;
+	struct skald__watch *kafka_watch; /* NULL: no relay here */
 	struct skald_topic_conf topics;
 	struct skald_metrics *metrics;
 	struct skald_dev_broker *dev_broker;
@@ -113,7 +115,16 @@ bool skald__sources_refused(struct skald__daemon *daemon, struct skald_err *err)
 /* Joins the threads (call when done, or never started) and frees everything. */
 void skald__sources_destroy(struct skald__daemon *daemon);
 const char *skald__source_name(const struct skald__source *source);
-void skald__source_state(struct skald__source *source, struct skald__source_state *out);
+void skald__source_state(struct skald__source *source, struct skald__loop_state *out);
+
+/* --- watch.c: is Kafka there? ----------------------------------------------------------------- */
+
+SKALD_MUSTUSE enum skald_rc skald__watch_start(
+	struct skald__daemon *daemon, struct skald_err *err);
+void skald__watch_stop(struct skald__watch *kafka); /* asks; NULL is fine */
+bool skald__watch_is_done(const struct skald__watch *kafka);
+void skald__watch_destroy(struct skald__watch *kafka); /* joins; NULL is fine */
+void skald__watch_state(struct skald__watch *kafka, struct skald__loop_state *out);
 
 /* --- reload.c: SIGHUP -------------------------------------------------------------------- */
 

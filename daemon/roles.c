@@ -58,9 +58,9 @@ skald__source_name(const struct skald__source *source)
 }
 
 void
-skald__source_state(struct skald__source *source, struct skald__source_state *out)
+skald__source_state(struct skald__source *source, struct skald__loop_state *out)
 {
-	*out = (struct skald__source_state){ .progress_at_ms = 0 };
+	*out = (struct skald__loop_state){ .progress_at_ms = 0 };
 	pthread_mutex_lock(&source->lock);
 	if (source->is_relaying) {
 		struct skald_relay_health health = { .progress_at_ms = 0 };

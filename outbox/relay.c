@@ -101,6 +101,8 @@ connect(struct skald_relay *r, struct skald_err *err)
 		rc = skald_sql_open(&r->guard, &conf, err);
 	if (!rc)
 		rc = skald_migrate_check(r->guard, err);
+	if (!rc) /* a lease that takes longer to renew is lost anyway */
+		rc = skald_sql_exec(r->guard, "SET statement_timeout = '1500ms'", err);
 	if (rc)
 		return SKALD_RETRY; /* a schema may still come */
 	r->was_connected = true;
@@ -425,10 +427,12 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 	struct skald_relay *r;
 	enum skald_rc rc;
 
-	if (!conf->url || !conf->kafka || !conf->topics || conf->poll_min_ms < 1 ||
+	if (conf->struct_bytes < sizeof(*conf) || !conf->url || !conf->kafka ||
+		!conf->topics || conf->poll_min_ms < 1 ||
 		conf->poll_max_ms < conf->poll_min_ms)
 		return skald_fail(err, SKALD_FATAL, "skald", "SK001",
-			"relay: needs url, kafka, topics and 1 <= poll_min <= poll_max");
+			"relay: must begin as SKALD_RELAY_INIT, needs url, kafka, "
+			"topics and 1 <= poll_min <= poll_max");
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");

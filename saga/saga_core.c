@@ -50,9 +50,6 @@
 
 #include "base/assert.h"
 
-/* Left for first attempts, undo and ending when the history nears its limit. */
-enum { ROWS_KEPT = 1000, ROWS_KEPT_FROM_STALE = 1100 };
-
 struct turn { /* one call of skald__saga_next */
 	const struct saga_plan *plan;
 	struct saga_core *c;
@@ -112,7 +109,7 @@ add_event_row(struct turn *t, enum saga_row row, enum saga_fault fault)
 	d->round = t->ev->round;
 	d->reply = t->ev->reply;
 	d->fault = fault;
-	if (!is_idle || t->c->row_count < SAGA_ROWS_MAX - ROWS_KEPT_FROM_STALE)
+	if (!is_idle || t->c->row_count < SAGA_ROWS_STALE_MAX)
 		d->seq = skald__saga_take_seq(t->c);
 	return d;
 }
@@ -128,14 +125,22 @@ add_life(struct turn *t, enum saga_life life)
 static void begin_undo(
 	struct turn *t, enum saga_outcome outcome, int step, enum saga_fault fault);
 
+/* What a failing step makes of the saga: a participant may see the deadline first. */
+static enum saga_outcome
+failed_outcome(const struct turn *t)
+{
+	bool is_expired = t->ev->kind == SAGA_EV_REPLY &&
+			  t->ev->barrier == SAGA_BARRIER_EXPIRED &&
+			  t->c->deadline_at_ms && t->now_ms >= t->c->deadline_at_ms;
+
+	return is_expired ? SAGA_OUTCOME_EXPIRED : SAGA_OUTCOME_FAILED;
+}
+
 /* The step failed for good: before the pivot is done the saga goes back. */
 static void
 fail_step(struct turn *t, unsigned step, enum saga_fault fault)
 {
 	struct saga_step *s = &t->c->steps[step];
-	bool is_expired = t->ev->kind == SAGA_EV_REPLY &&
-			  t->ev->barrier == SAGA_BARRIER_EXPIRED &&
-			  t->c->deadline_at_ms && t->now_ms >= t->c->deadline_at_ms;
 
 	s->wait = SAGA_WAIT_NONE;
 	s->fault = (uint8_t)fault;
@@ -144,8 +149,7 @@ fail_step(struct turn *t, unsigned step, enum saga_fault fault)
 		return;
 	}
 	s->state = SAGA_STEP_FAILED;
-	begin_undo(t, is_expired ? SAGA_OUTCOME_EXPIRED : SAGA_OUTCOME_FAILED, (int)step,
-		fault);
+	begin_undo(t, failed_outcome(t), (int)step, fault);
 }
 
 static void
@@ -199,35 +203,10 @@ send(struct turn *t, unsigned step, enum saga_op op)
 			t->c->deadline_at_ms;
 }
 
-/* Uniform in [0, min(max, base * 2^n)]. */
-static int64_t
-jitter(uint64_t rand, uint32_t n, int64_t base_ms, int64_t max_ms)
-{
-	int64_t high = base_ms;
-
-	while (n-- > 0 && high > 0 && high < max_ms)
-		high *= 2;
-	if (high > max_ms)
-		high = max_ms;
-	return high <= 0 ? 0 : (int64_t)(rand % ((uint64_t)high + 1));
-}
-
-static bool
-is_spent(const struct turn *t, unsigned step, enum saga_op op)
-{
-	struct saga_tries *tries = tries_of(&t->c->steps[step], op);
-	uint32_t attempts = budget_of(t, step, op)->attempts;
-
-	if (t->c->row_count >= SAGA_ROWS_MAX - ROWS_KEPT)
-		return true;
-	return attempts && tries->attempts - tries->budget_base >= attempts; /* I9 */
-}
-
 static enum saga_fault
 spent_fault(const struct turn *t, enum saga_fault fault)
 {
-	return t->c->row_count >= SAGA_ROWS_MAX - ROWS_KEPT ? SAGA_FAULT_EVENTS_SPENT
-							    : fault;
+	return t->c->row_count >= SAGA_ROWS_RETRY_MAX ? SAGA_FAULT_EVENTS_SPENT : fault;
 }
 
 static void
@@ -241,8 +220,8 @@ back_off(struct turn *t, unsigned step, enum saga_op op)
 
 	s->wait = SAGA_WAIT_BACKOFF;
 	s->wait_op = (uint8_t)op;
-	s->due_at_ms = t->now_ms + jitter(t->ev->rand, n ? n - 1 : 0, budget->backoff_ms,
-					   budget->backoff_max_ms);
+	s->due_at_ms = t->now_ms + skald__saga_jitter(t->ev->rand, n ? n - 1 : 0,
+					   budget->backoff_ms, budget->backoff_max_ms);
 	d = add(t, SAGA_DO_ARM, (int)step);
 	d->op = op;
 	d->due_at_ms = s->due_at_ms;
@@ -250,10 +229,29 @@ back_off(struct turn *t, unsigned step, enum saga_op op)
 
 /* A known failure is tried again under another key (I3). */
 static void
-next_round(struct saga_tries *tries)
+next_round(struct saga_step *s, enum saga_op op)
 {
+	struct saga_tries *tries = tries_of(s, op);
+
 	tries->round++;
 	tries->round_base = tries->attempts;
+	if (op == SAGA_OP_ACTION)
+		s->open = 0;
+}
+
+/* Remember that the attempt of the event is not answered, or that it is now. */
+static void
+mark_open(struct turn *t, bool is_open)
+{
+	struct saga_step *s = &t->c->steps[t->ev->step];
+	uint32_t n = t->ev->attempt - s->action.round_base - 1;
+
+	if (n >= 32)
+		s->is_maybe |= is_open;
+	else if (is_open)
+		s->open |= (uint32_t)1 << n;
+	else
+		s->open &= ~((uint32_t)1 << n);
 }
 
 /* --- backwards ------------------------------------------------------------------------------ */
@@ -305,12 +303,16 @@ retry_action(struct turn *t, unsigned step, bool is_known, enum saga_fault fault
 		begin_undo(t, SAGA_OUTCOME_FAILED, (int)step, fault);
 		return;
 	}
-	if (!is_spent(t, step, SAGA_OP_ACTION)) {
+	if (!skald__saga_is_spent(t->plan, t->c, step, SAGA_OP_ACTION)) {
 		back_off(t, step, SAGA_OP_ACTION);
 		return;
 	}
 	fault = spent_fault(t, fault);
 	s->fault = (uint8_t)fault;
+	if (s->is_maybe) { /* `retryable` does not take an `unknown` back */
+		is_known = false;
+		s->state = SAGA_STEP_UNKNOWN;
+	}
 	if (is_known)
 		fail_step(t, step, fault);
 	else if (p->kind == SAGA_COMPENSATABLE)
@@ -322,7 +324,7 @@ static void
 retry_undo(struct turn *t, unsigned step, enum saga_fault fault)
 {
 	t->c->steps[step].wait = SAGA_WAIT_NONE;
-	if (is_spent(t, step, SAGA_OP_UNDO))
+	if (skald__saga_is_spent(t->plan, t->c, step, SAGA_OP_UNDO))
 		stick_undo(t, step, spent_fault(t, fault));
 	else
 		back_off(t, step, SAGA_OP_UNDO);
@@ -334,15 +336,17 @@ action_failed(struct turn *t, unsigned step)
 	struct saga_step *s = &t->c->steps[step];
 	enum saga_kind kind = t->plan->steps[step].kind;
 
-	if (kind == SAGA_PIVOT && s->is_maybe && t->ev->barrier >= SAGA_BARRIER_REFUSED) {
-		/* This attempt did not run; an earlier one may have. I5, I8 */
+	if (t->ev->barrier >= SAGA_BARRIER_REFUSED && (s->is_maybe || s->open)) {
+		/* This attempt was not let in; an earlier one may have been. I5, I8 */
 		s->wait = SAGA_WAIT_NONE;
 		s->state = SAGA_STEP_UNKNOWN;
 		s->fault = SAGA_FAULT_REPLY;
+		if (kind == SAGA_COMPENSATABLE)
+			begin_undo(t, failed_outcome(t), (int)step, SAGA_FAULT_REPLY);
 		return;
 	}
 	if (kind == SAGA_RETRIABLE) {
-		next_round(&s->action);
+		next_round(s, SAGA_OP_ACTION);
 		retry_action(t, step, true, SAGA_FAULT_REPLY);
 		return;
 	}
@@ -360,6 +364,8 @@ action_ended(struct turn *t, unsigned step, enum saga_reply reply, enum saga_fau
 		s->wait = SAGA_WAIT_NONE;
 		s->state = SAGA_STEP_SUCCEEDED;
 		s->fault = SAGA_FAULT_NONE;
+		s->is_maybe = false;
+		s->open = 0;
 		return;
 	case SAGA_REPLY_FAILURE:
 		action_failed(t, step);
@@ -368,8 +374,10 @@ action_ended(struct turn *t, unsigned step, enum saga_reply reply, enum saga_fau
 		retry_action(t, step, true, fault);
 		return;
 	case SAGA_REPLY_UNKNOWN:
-		if (fault != SAGA_FAULT_TIMEOUT) /* the participant began something */
-			s->is_maybe = true;
+		if (fault == SAGA_FAULT_TIMEOUT)
+			mark_open(t, true);
+		else
+			s->is_maybe = true; /* the participant began something */
 		retry_action(t, step, false, fault);
 		return;
 	case SAGA_REPLY_NONE:
@@ -387,7 +395,7 @@ undo_succeeded(struct turn *t, unsigned step)
 	s->is_empty = t->ev->barrier == SAGA_BARRIER_EMPTY;
 	if (s->is_empty && s->is_late) { /* the effect came behind the empty undo */
 		s->state = SAGA_STEP_SUCCEEDED;
-		next_round(&s->undo);
+		next_round(s, SAGA_OP_UNDO);
 	}
 	s->is_late = false;
 }
@@ -400,7 +408,7 @@ undo_ended(struct turn *t, unsigned step, enum saga_reply reply, enum saga_fault
 		undo_succeeded(t, step);
 		return;
 	case SAGA_REPLY_FAILURE:
-		next_round(&t->c->steps[step].undo);
+		next_round(&t->c->steps[step], SAGA_OP_UNDO);
 		retry_undo(t, step, fault);
 		return;
 	case SAGA_REPLY_RETRYABLE:
@@ -441,7 +449,8 @@ late_effect(struct turn *t)
 	const struct saga_plan_step *p = &t->plan->steps[t->ev->step];
 
 	if (s->state == SAGA_STEP_UNDONE)
-		next_round(&s->undo); /* the answer `empty` is kept under the old key */
+		next_round(s,
+			SAGA_OP_UNDO); /* the answer `empty` is kept under the old key */
 	s->is_empty = false;
 	if (c->status != SAGA_IS_FINISHED &&
 		(skald__saga_is_forward(c) || p->kind != SAGA_PIVOT)) {
@@ -504,7 +513,6 @@ static void
 late_failure(struct turn *t)
 {
 	struct saga_step *s = &t->c->steps[t->ev->step];
-	struct saga_tries *tries = tries_of(s, t->ev->op);
 	bool is_retried = t->ev->op == SAGA_OP_UNDO ||
 			  t->plan->steps[t->ev->step].kind == SAGA_RETRIABLE;
 
@@ -513,7 +521,7 @@ late_failure(struct turn *t)
 		action_failed(t, t->ev->step);
 		return;
 	}
-	next_round(tries); /* its backoff goes on */
+	next_round(s, t->ev->op); /* its backoff goes on */
 	s->fault = SAGA_FAULT_REPLY;
 	if (t->ev->op == SAGA_OP_ACTION)
 		s->state = s->wait == SAGA_WAIT_BACKOFF ? SAGA_STEP_WAITING
@@ -533,6 +541,20 @@ is_open_to_failure(const struct turn *t)
 		return s->state == SAGA_STEP_UNKNOWN;
 	return s->state == SAGA_STEP_UNDO_STUCK ||
 	       (s->state == SAGA_STEP_UNDOING && s->wait == SAGA_WAIT_BACKOFF);
+}
+
+/* An older attempt says what it came to: no outcome, but a doubt more or less. */
+static void
+learn_from_stale(struct turn *t)
+{
+	struct saga_step *s = &t->c->steps[t->ev->step];
+
+	if (t->c->status == SAGA_IS_FINISHED || t->ev->round != s->action.round)
+		return;
+	if (t->ev->reply == SAGA_REPLY_UNKNOWN)
+		s->is_maybe = true;
+	else
+		mark_open(t, false);
 }
 
 static void
@@ -559,6 +581,8 @@ on_reply(struct turn *t)
 		late_failure(t);
 	} else {
 		add_event_row(t, SAGA_ROW_STALE, SAGA_FAULT_NONE);
+		if (fits && ev->op == SAGA_OP_ACTION)
+			learn_from_stale(t);
 	}
 }
 
@@ -700,16 +724,6 @@ settle(struct turn *t)
 		c->reason_step = -1;
 	}
 	c->status = skald__saga_is_forward(c) ? SAGA_IS_RUNNING : SAGA_IS_COMPENSATING;
-}
-
-void
-skald__saga_init(struct saga_core *c, const struct saga_plan *plan)
-{
-	memset(c, 0, sizeof(*c));
-	c->step_count = (uint16_t)plan->step_count;
-	c->reason_step = -1;
-	for (unsigned i = 0; i < plan->step_count; i++)
-		c->steps[i].action.round = c->steps[i].undo.round = 1;
 }
 
 static void

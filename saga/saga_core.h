@@ -10,6 +10,10 @@
 enum {
 	SAGA_STEPS_MAX = 200,
 	SAGA_ROWS_MAX = 10000, /* of history */
+	SAGA_ROWS_RETRY_MAX =
+		9000, /* from here on no retries: first attempts, undo, ending */
+	SAGA_ROWS_STALE_MAX =
+		8900, /* from here on what changes nothing is only counted */
 	SAGA_DO_MAX = 160, /* commands of one event: 32 branches of 4, and the ending */
 };
 
@@ -197,6 +201,7 @@ struct saga_step {
 	bool is_maybe; /* a participant said that it does not know */
 	bool is_empty; /* the undo found nothing to undo */
 	bool is_late; /* the action's success came while its undo was out */
+	uint32_t open; /* bit n: attempt round_base + 1 + n of the action is unanswered */
 	int64_t due_at_ms; /* a shell may move a reply's time-out later, never sooner */
 	struct saga_tries action, undo;
 };
@@ -318,6 +323,12 @@ bool skald__saga_is_ready(
 	const struct saga_plan *plan, const struct saga_core *c, unsigned step);
 bool skald__saga_can_undo(const struct saga_plan *plan, const struct saga_core *c,
 	unsigned step, const struct saga_set *busy);
+
+/* The budget allows no further attempt. */
+bool skald__saga_is_spent(const struct saga_plan *plan, const struct saga_core *c,
+	unsigned step, enum saga_op op);
+/* Full jitter: uniform in [0, min(max, base * 2^n)]. */
+int64_t skald__saga_jitter(uint64_t rand, uint32_t n, int64_t base_ms, int64_t max_ms);
 
 /* Fill `after` and `behind` of a plan whose steps follow one another. */
 void skald__saga_plan_sequence(struct saga_plan *plan);

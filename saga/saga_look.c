@@ -152,6 +152,44 @@ skald__saga_survey(const struct saga_plan *plan, const struct saga_core *c)
 	return v;
 }
 
+void
+skald__saga_init(struct saga_core *c, const struct saga_plan *plan)
+{
+	memset(c, 0, sizeof(*c));
+	c->step_count = (uint16_t)plan->step_count;
+	c->reason_step = -1;
+	for (unsigned i = 0; i < plan->step_count; i++)
+		c->steps[i].action.round = c->steps[i].undo.round = 1;
+}
+
+/* Uniform in [0, min(max, base * 2^n)]. */
+int64_t
+skald__saga_jitter(uint64_t rand, uint32_t n, int64_t base_ms, int64_t max_ms)
+{
+	int64_t high = base_ms;
+
+	while (n-- > 0 && high > 0 && high < max_ms)
+		high *= 2;
+	if (high > max_ms)
+		high = max_ms;
+	return high <= 0 ? 0 : (int64_t)(rand % ((uint64_t)high + 1));
+}
+
+bool
+skald__saga_is_spent(const struct saga_plan *plan, const struct saga_core *c,
+	unsigned step, enum saga_op op)
+{
+	bool is_action = op == SAGA_OP_ACTION;
+	const struct saga_step *s = &c->steps[step];
+	const struct saga_tries *tries = is_action ? &s->action : &s->undo;
+	uint32_t attempts = is_action ? plan->steps[step].retry.attempts
+				      : plan->steps[step].undo_retry.attempts;
+
+	if (c->row_count >= SAGA_ROWS_RETRY_MAX)
+		return true;
+	return attempts && tries->attempts - tries->budget_base >= attempts; /* I9 */
+}
+
 /* --- words ---------------------------------------------------------------------------------- */
 
 #define NAME(enumerator, name) name,

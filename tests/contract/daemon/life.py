@@ -111,6 +111,25 @@ class Life(unittest.TestCase):
         self.add(url)
         wait_until(lambda: self.published(url) == 1, 30, "the message to be published")
 
+    def test_kafka_away_is_seen_without_a_message(self):
+        """Nothing is waiting to be sent: not ready all the same, and ready when it comes."""
+        pg = self.cluster()
+        url = self.migrated(pg, "orders")
+        port = free_port()
+        p = self.daemon("skaldd", url, "127.0.0.1:%d" % port).start()
+        p.wait_log("Kafka does not answer")
+        code, body = self.readyz(p)
+        self.assertEqual((code, body["kafka"]["ready"]), (503, False))
+        self.assertTrue(body["kafka"]["trouble"])
+        self.assertEqual(p.http("/livez")[0], 200)
+        broker = self.broker(port)
+        p.wait_ready()
+        self.assertEqual(broker, "127.0.0.1:%d" % port)
+        self.procs[-1].kill()
+        wait_until(lambda: not p.is_ready(), 30, "the loss of Kafka to be seen")
+        self.assertEqual(p.log_text().count("Kafka does not answer"), 2)
+        self.assertEqual(p.term(), 0, p.tail())
+
     def test_one_source_down_does_not_stop_the_others(self):
         pg = self.cluster()
         orders, payment = self.migrated(pg, "orders"), self.migrated(pg, "payment")

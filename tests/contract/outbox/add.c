@@ -39,7 +39,7 @@ newest(const char *column)
 	return pg_text(sql, query);
 }
 
-/* --- writing ----------------------------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------------------ */
 
 static void
 writes_what_it_is_given(void)
@@ -132,7 +132,7 @@ belongs_to_the_callers_transaction(void)
 	CU_ASSERT_EQUAL(pg_int(sql, "SELECT count(*) FROM skald.outbox"), before);
 }
 
-/* --- refusing ---------------------------------------------------------------------------------- */
+/* --- refusing ----------------------------------------------------------------------- */
 
 static char long_text[40000];
 
@@ -245,7 +245,7 @@ refuses_headers_that_are_reserved_or_no_text(void)
 	pg_exec(sql, "ROLLBACK");
 }
 
-/* --- context ----------------------------------------------------------------------------------- */
+/* --- context ------------------------------------------------------------------------ */
 
 #define TEXT(literal) \
 	{ \
@@ -344,7 +344,7 @@ heavy_baggage_refuses_nothing(void)
 		"{\"x-a\": \"1\", \"tracestate\": \"vendor=1\"}");
 }
 
-/* --- pipeline ---------------------------------------------------------------------------------- */
+/* --- pipeline ----------------------------------------------------------------------- */
 
 static void
 queues_behind_the_callers_statements(void)

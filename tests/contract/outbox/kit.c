@@ -13,6 +13,8 @@
 
 #define WAIT_MS 10000
 
+const char *kit_role = "postgres";
+
 static struct {
 	rd_kafka_t *mock_handle;
 	rd_kafka_mock_cluster_t *mock;
@@ -85,7 +87,7 @@ kit_topics(void)
 	return &kit.topics;
 }
 
-/* --- relays --------------------------------------------------------------------------------- */
+/* --- relays ------------------------------------------------------------------------- */
 
 static void *
 run(void *arg)
@@ -113,7 +115,7 @@ kit_relay_start_with(struct kit_relay *r, const char *database, int64_t retentio
 	memset(r, 0, sizeof(*r));
 	if (topics->create)
 		kit_make_topic(database); /* else the mock makes it, with 4 partitions */
-	pg_url(database, url);
+	pg_url_as(database, kit_role, url);
 	conf.source = database;
 	conf.url = url;
 	conf.kafka = kit_kafka();
@@ -176,7 +178,7 @@ kit_wait_metric(struct kit_relay *r, const char *name, int64_t at_least)
 	return true;
 }
 
-/* --- waiting -------------------------------------------------------------------------------- */
+/* --- waiting ------------------------------------------------------------------------ */
 
 bool
 kit_wait(struct skald_sql *sql, const char *query, int64_t want)
@@ -203,7 +205,7 @@ kit_wait_relayed(struct skald_sql *sql)
 		0);
 }
 
-/* --- reading -------------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------ */
 
 static char *
 copy(const void *bytes, size_t count)

@@ -44,6 +44,8 @@ void kit_refuse_produce(int error, unsigned count);
 void kit_make_topic(const char *name);
 const struct skald_topic_conf *kit_topics(void);
 
+extern const char *kit_role; /* as whom relays connect: postgres */
+
 /* A relay on a thread of its own; the tests name topic and database alike. */
 struct kit_relay {
 	struct skald_relay *relay;

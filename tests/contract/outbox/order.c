@@ -59,7 +59,7 @@ check(const struct log *log, const char *const *keys, const int *versions, unsig
 	return f;
 }
 
-/* --- readers ------------------------------------------------------------------------------------ */
+/* --- readers ------------------------------------------------------------------------ */
 
 struct reader {
 	struct skald_sql *sql; /* of a session of its own */
@@ -142,7 +142,7 @@ poll_by_tick(struct reader *reader)
 		     "skald.relay");
 }
 
-/* --- schedules ---------------------------------------------------------------------------------- */
+/* --- schedules ---------------------------------------------------------------------- */
 
 static void
 add(struct skald_sql *sql, const char *topic, const char *key, int version)
@@ -287,7 +287,7 @@ an_open_transaction_stalls_nobody_else(void)
 	skald_sql_close(sql);
 }
 
-/* --- how a window is found ---------------------------------------------------------------------- */
+/* --- how a window is found ---------------------------------------------------------- */
 
 /* Rows that an index scan of a plan threw away, by EXPLAIN (ANALYZE). */
 static int64_t

@@ -37,7 +37,7 @@ publish_all(struct skald_sql *sql)
 			"FROM skald.relay");
 }
 
-/* --- lock, then look ----------------------------------------------------------------------------- */
+/* --- lock, then look ---------------------------------------------------------------- */
 
 /* One session holds a row of leaf 0 open while the leaf is looked at, then commits. */
 struct race {
@@ -176,7 +176,7 @@ a_leaf_is_kept_while_a_row_is_young_or_the_sequence_is_there(void)
 	skald_sql_close(race.sql);
 }
 
-/* --- the sequence -------------------------------------------------------------------------------- */
+/* --- the sequence ------------------------------------------------------------------- */
 
 static void
 the_sequence_moves_only_forward_and_only_when_all_is_old(void)

@@ -17,7 +17,7 @@ static const struct skald__relay_conf conf = { .poll_min_ms = 2,
 
 typedef struct skald__relay_ev ev;
 
-/* --- table ----------------------------------------------------------------------------------- */
+/* --- table -------------------------------------------------------------------------- */
 
 static void
 see(struct skald__relay_core *c, ev e, int64_t now_ms)
@@ -242,7 +242,7 @@ a_mark_that_came_too_soon_is_made_up_for(void)
 	CU_ASSERT_FALSE(skald__relay_next(&c, 1300).mark);
 }
 
-/* --- random walks ----------------------------------------------------------------------------- */
+/* --- random walks ------------------------------------------------------------------- */
 
 typedef struct skald__relay_do (*next_fn)(const struct skald__relay_core *, int64_t);
 
@@ -560,7 +560,7 @@ invariants_hold_on_random_walks(void)
 	CU_ASSERT(published > 50000 && ticks > 500 && rebuilds > 100 && takeovers > 50);
 }
 
-/* --- broken twins: the same walks must find them ------------------------------------------------ */
+/* --- broken twins: the same walks must find them ------------------------------------ */
 
 /* Records a tick when everything is produced, without waiting for acknowledgements. */
 static struct skald__relay_do
