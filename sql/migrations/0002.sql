@@ -49,6 +49,9 @@ CREATE TABLE skald.saga (
     seq            int         NOT NULL DEFAULT 0,   -- of its newest saga_event_entry
     due_at         timestamptz DEFAULT clock_timestamp(), -- when to look again; NULL: an event moves it
     deadline_at    timestamptz,
+    command_xid    xid8,                             -- of the newest command, and when it was
+    command_at     timestamptz,                      -- written; since when the relay's marks
+    published_at   timestamptz,                      -- see it (looked up when it is due)
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at    timestamptz,
@@ -104,6 +107,11 @@ CREATE TABLE skald.saga_partition (
     caught_up_at timestamptz,
     PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
+-- The orchestrators that are alive: each serves its share of the partitions.
+CREATE TABLE skald.saga_owner (
+    owner text        PRIMARY KEY,
+    until timestamptz NOT NULL
+);
 -- Times in which some partition had no caught-up owner for 5 s or more: reply time-outs armed
 -- before the end of one start anew.
 CREATE TABLE skald.saga_gap (
@@ -111,26 +119,27 @@ CREATE TABLE skald.saga_gap (
     ended_at timestamptz NOT NULL
 );
 
--- The barrier: a participant's two facts. Per idempotency key the answer ...
+-- The barrier: what a participant knows of the commands it was sent, one row per key.
+--   none      a place to stand on: nothing was ever taken under this key
+--   taken     the transaction that was told `run` or `query` has not answered yet;
+--             skald.barrier_unanswered() keeps it from committing so
+--   pending   will be answered later, by reply_by_key
+--   open      answered retryable or unknown: sent, not kept, the next attempt runs
+--   answered  success or failure: kept, repeated
+--   ended     was pending when its compensation came
+-- The trace of an action is not stored but read off all its rows: `done` where one answered
+-- success, `maybe` where one is doubtful, taken or pending, else `none`.
 CREATE TABLE skald.barrier (
-    participant     text        NOT NULL,
-    idempotency_key text        NOT NULL,
-    saga_id         uuid        NOT NULL,
-    step            text        NOT NULL,
-    op              text        NOT NULL CHECK (op IN ('action', 'compensation')),
-    state           text        NOT NULL CHECK (state IN ('taken', 'pending', 'answered', 'open')),
-    outcome         text,                      -- kept: success or failure
+    participant     text COLLATE "C" NOT NULL,
+    idempotency_key text COLLATE "C" NOT NULL, -- <saga>:<step>:<op>[:<n>]
+    state           text        NOT NULL CHECK
+        (state IN ('none', 'taken', 'pending', 'open', 'answered', 'ended')),
+    is_doubtful     boolean     NOT NULL DEFAULT false, -- said unknown, or was ended
+    is_undone       boolean     NOT NULL DEFAULT false, -- on an action's first key: fenced
+    outcome         text        CHECK (outcome IN ('success', 'failure')), -- the kept answer
     data            text,
-    headers         jsonb       NOT NULL,      -- of the command that is to be answered
+    headers         jsonb,                     -- pending: of the command to be answered
     at              timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (participant, idempotency_key)
 ) WITH (fillfactor = 70);
--- ... and per step, across rounds, the trace of the action and whether its undo was taken.
-CREATE TABLE skald.barrier_step (
-    participant text    NOT NULL,
-    saga_id     uuid    NOT NULL,
-    step        text    NOT NULL,
-    trace       text    NOT NULL DEFAULT 'none' CHECK (trace IN ('none', 'maybe', 'done')),
-    is_undone   boolean NOT NULL DEFAULT false,
-    PRIMARY KEY (participant, saga_id, step)
-) WITH (fillfactor = 70);
+CREATE INDEX barrier_at ON skald.barrier USING brin (at);
