@@ -15,6 +15,8 @@
 --     very key locks it first, so an action and its compensation decide one after the other.
 -- B3  A kept answer is repeated whatever came after it.
 -- B4  A compensation fences its step (is_undone) in the transaction that takes it.
+--
+-- enable_seqscan is off because a plan made while the table was tiny outlives that.
 
 -- --- what a command must look like ----------------------------------------------------------
 
@@ -59,8 +61,6 @@ BEGIN
         'ce_sagaop', 'ce_sagaattempt', 'ce_replyto', 'idempotency-key'] LOOP
         IF coalesce(p_headers ->> v_name, '') = '' THEN
             PERFORM skald.refuse('SK001', 'headers.' || v_name || ': is required');
-        ELSIF jsonb_typeof(p_headers -> v_name) <> 'string' THEN
-            PERFORM skald.refuse('SK001', 'headers.' || v_name || ': must be a text');
         END IF;
     END LOOP;
     IF octet_length(p_headers ->> 'ce_id') > 255 THEN
@@ -90,7 +90,7 @@ BEGIN
              OR substr(p_headers ->> 'idempotency-key', length(v_first) + 2)
                 !~ '^([2-9]|[1-9][0-9]{1,8})$') THEN
         PERFORM skald.refuse('SK001',
-            'headers.idempotency-key: must fit saga, step and op: ' || v_first || ' or with :2 ...');
+            'headers.idempotency-key: must fit saga, step and op: ' || v_first || ' (or :2 ...)');
     ELSIF p_headers ->> 'ce_replyto' !~ '^[A-Za-z0-9._-]{1,249}$'
         OR p_headers ->> 'ce_replyto' IN ('.', '..')
         OR NOT skald.barrier_may_reply_to(p_headers ->> 'ce_replyto') THEN
@@ -100,23 +100,32 @@ BEGIN
     END IF;
 END $$;
 
--- The same for the many that are right, in one look.
+-- The same for the many that are right; without regular expressions, which cost 20 us.
 CREATE OR REPLACE FUNCTION skald.barrier_check(p_headers jsonb, p_participant text)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    v_line text := concat(p_headers ->> 'ce_sagaid', ' ', p_headers ->> 'ce_saganame', ' ',
-        p_headers ->> 'ce_sagastep', ' ', p_headers ->> 'ce_sagaop', ' ',
-        p_headers ->> 'ce_sagaattempt', ' ', p_headers ->> 'ce_replyto', ' ',
-        p_headers ->> 'ce_id', ' ', p_headers ->> 'ce_type');
+    v_saga    text := p_headers ->> 'ce_sagaid';
+    v_name    text := p_headers ->> 'ce_saganame';
+    v_step    text := p_headers ->> 'ce_sagastep';
+    v_op      text := p_headers ->> 'ce_sagaop';
+    v_attempt text := p_headers ->> 'ce_sagaattempt';
+    v_topic   text := p_headers ->> 'ce_replyto';
 BEGIN
-    IF v_line ~ ('^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
-            ' [a-z][a-z0-9-]{0,62} [a-z][a-z0-9-]{0,62} (action|compensation)'
-            ' [1-9][0-9]{0,8} skald\.replies[A-Za-z0-9._-]* [^ ]+ [^ ]+$')
-        AND octet_length(v_line) <= 249 AND p_participant <> ''
-        AND octet_length(p_participant) <= 249
+    IF v_saga LIKE '________-____-____-____-____________'
+        AND translate(v_saga, '0123456789abcdef', '') = '----'
+        AND translate(v_name || v_step, 'abcdefghijklmnopqrstuvwxyz0123456789-', '') = ''
+        AND ascii(v_name) >= 97 AND length(v_name) <= 63
+        AND ascii(v_step) >= 97 AND length(v_step) <= 63
+        AND v_op IN ('action', 'compensation')
+        AND p_headers ->> 'idempotency-key' = concat(v_saga, ':', v_step, ':', v_op)
+        AND translate(v_attempt, '0123456789', '') = '' AND ascii(v_attempt) > 48
+        AND length(v_attempt) <= 9
+        AND starts_with(v_topic, 'skald.replies') AND length(v_topic) <= 249
+        AND translate(lower(v_topic), 'abcdefghijklmnopqrstuvwxyz0123456789-._', '') = ''
         AND coalesce(current_setting('skald.reply_topics', true), '') = ''
-        AND p_headers ->> 'idempotency-key' = concat(p_headers ->> 'ce_sagaid', ':',
-            p_headers ->> 'ce_sagastep', ':', p_headers ->> 'ce_sagaop') THEN
+        AND octet_length(p_headers ->> 'ce_id') BETWEEN 1 AND 255
+        AND octet_length(p_headers ->> 'ce_type') BETWEEN 1 AND 249
+        AND octet_length(p_participant) BETWEEN 1 AND 255 THEN
         RETURN;
     END IF;
     PERFORM skald.barrier_complain(p_headers, p_participant);
@@ -174,10 +183,10 @@ BEGIN
         v_id := skald.barrier_reply_id(p_headers ->> 'ce_id', p_participant);
     END IF;
     v_headers := jsonb_build_object(
-        'ce_sagaid', p_headers -> 'ce_sagaid', 'ce_saganame', p_headers -> 'ce_saganame',
-        'ce_sagastep', p_headers -> 'ce_sagastep', 'ce_sagaop', p_headers -> 'ce_sagaop',
-        'ce_sagaattempt', p_headers -> 'ce_sagaattempt',
-        'idempotency-key', p_headers -> 'idempotency-key', 'ce_sagaoutcome', p_outcome);
+        'ce_sagaid', p_headers ->> 'ce_sagaid', 'ce_saganame', p_headers ->> 'ce_saganame',
+        'ce_sagastep', p_headers ->> 'ce_sagastep', 'ce_sagaop', p_headers ->> 'ce_sagaop',
+        'ce_sagaattempt', p_headers ->> 'ce_sagaattempt',
+        'idempotency-key', p_headers ->> 'idempotency-key', 'ce_sagaoutcome', p_outcome);
     IF p_barrier IS NOT NULL THEN
         v_headers := v_headers || jsonb_build_object('ce_sagabarrier', p_barrier);
     END IF;
@@ -420,7 +429,8 @@ END $$;
 
 -- B1. Deferred to COMMIT; in autocommit that is the end of the statement.
 CREATE OR REPLACE FUNCTION skald.barrier_unanswered() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 BEGIN
     IF EXISTS (SELECT FROM skald.barrier AS b WHERE b.participant = NEW.participant
                   AND b.idempotency_key = NEW.idempotency_key AND b.state = 'taken') THEN
@@ -444,7 +454,8 @@ END $$;
 -- --- the doors --------------------------------------------------------------------------------
 
 CREATE OR REPLACE FUNCTION skald.participate(headers jsonb, participant text) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 BEGIN
     PERFORM skald.barrier_check(participate.headers, participate.participant);
     PERFORM skald.context(participate.headers);
@@ -453,7 +464,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION skald.reply(headers jsonb, participant text, outcome text,
     data jsonb DEFAULT '{}') RETURNS uuid
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     v_data text;
 BEGIN
@@ -468,7 +480,8 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION skald.reply_later(headers jsonb, participant text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 BEGIN
     PERFORM skald.barrier_check(reply_later.headers, reply_later.participant);
     UPDATE skald.barrier AS b
@@ -483,7 +496,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION skald.reply_by_key(idempotency_key text, participant text,
     outcome text, data jsonb DEFAULT '{}') RETURNS uuid
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     v_data text;
     v_row  skald.barrier;
@@ -512,7 +526,8 @@ END $$;
 -- What the action of this command's step answered: of its rounds the one that succeeded,
 -- else the last. NULL: no answer is kept.
 CREATE OR REPLACE FUNCTION skald.action_reply(headers jsonb, participant text) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     v_first text;
 BEGIN
@@ -524,4 +539,84 @@ BEGIN
                AND b.idempotency_key >= v_first AND b.idempotency_key < v_first || ';'
              ORDER BY b.outcome DESC, length(b.idempotency_key) DESC, b.idempotency_key DESC
              LIMIT 1);
+END $$;
+
+-- --- many commands at once: what the runner calls -----------------------------------------------
+
+-- Verdicts, in the order asked. is_plain: an action's first key without a deadline, checked
+-- by the caller (consumers/participant.c) as barrier_check does. No two commands of one call
+-- are of the same step.
+CREATE OR REPLACE FUNCTION skald.participant_take(p_participant text, p_keys text[],
+    p_is_plain boolean[], p_headers text[], p_reply_ids uuid[]) RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
+DECLARE
+    v_taken   text[] := '{}';
+    v_headers jsonb;
+BEGIN
+    IF coalesce(current_setting('skald.reply_topics', true), '') = '' THEN
+        WITH fresh AS (
+            INSERT INTO skald.barrier AS b (participant, idempotency_key, state)
+                SELECT p_participant, c.key, 'taken'
+                  FROM unnest(p_keys, p_is_plain) AS c(key, is_plain)
+                 WHERE c.is_plain AND NOT skald.barrier_is_old(c.key)
+                ON CONFLICT DO NOTHING
+                RETURNING b.idempotency_key)
+        SELECT coalesce(array_agg(f.idempotency_key), '{}') INTO v_taken FROM fresh AS f;
+    END IF;
+    IF cardinality(v_taken) = cardinality(p_keys) THEN
+        RETURN QUERY SELECT 'run'::text FROM generate_series(1, cardinality(p_keys));
+        RETURN;
+    END IF;
+    FOR i IN 1 .. cardinality(p_keys) LOOP
+        IF p_keys[i] = ANY (v_taken) THEN
+            RETURN NEXT 'run';
+        ELSE
+            v_headers := p_headers[i];
+            PERFORM skald.barrier_check(v_headers, p_participant);
+            RETURN NEXT skald.barrier_take(p_participant, v_headers, p_reply_ids[i]);
+        END IF;
+    END LOOP;
+END $$;
+
+-- Answers to commands taken in this transaction: the rows settled, the replies sent.
+CREATE OR REPLACE FUNCTION skald.participant_answer(p_participant text, p_keys text[],
+    p_is_query boolean[], p_outcomes text[], p_data text[], p_reply_ids uuid[],
+    p_topics text[], p_types text[], p_headers text[], p_correlation_ids text[],
+    p_causation_ids text[], p_traceparents text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    UPDATE skald.barrier AS b
+       SET state = CASE WHEN a.is_kept THEN 'answered' ELSE 'open' END,
+           outcome = CASE WHEN a.is_kept THEN a.outcome END,
+           data = CASE WHEN a.is_kept THEN a.data END,
+           is_doubtful = CASE WHEN a.outcome = 'unknown' THEN true
+               WHEN a.outcome = 'failure' AND a.is_query THEN false
+               ELSE b.is_doubtful END
+      FROM (SELECT u.*, u.outcome IN ('success', 'failure') AS is_kept
+              FROM unnest(p_keys, p_is_query, p_outcomes, p_data)
+                   AS u(key, is_query, outcome, data)) AS a
+     WHERE b.participant = p_participant AND b.idempotency_key = a.key AND b.state = 'taken';
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    IF v_count <> cardinality(p_keys) THEN
+        PERFORM skald.refuse('SK006', format('reply: %s of %s commands are not waiting for one:'
+            ' did a handler call skald.reply as well?', cardinality(p_keys) - v_count,
+            cardinality(p_keys)));
+    ELSIF EXISTS (SELECT FROM unnest(p_topics) AS t(topic)
+                   WHERE NOT skald.barrier_may_reply_to(t.topic)) THEN
+        PERFORM skald.refuse('SK001', 'ce_replyto: must match skald.reply_topics');
+    END IF;
+    INSERT INTO skald.outbox (message_id, topic, key, type, source, content_type, data, headers,
+                              correlation_id, causation_id, traceparent)
+        SELECT a.id, a.topic, convert_to(left(a.key, 36), 'UTF8'), a.type, p_participant,
+               'application/json', convert_to(a.data, 'UTF8'), a.headers::jsonb, a.correlation_id,
+               a.causation_id, a.traceparent
+          FROM unnest(p_keys, p_data, p_reply_ids, p_topics, p_types, p_headers,
+                      p_correlation_ids, p_causation_ids, p_traceparents) WITH ORDINALITY
+               AS a(key, data, id, topic, type, headers, correlation_id, causation_id,
+                    traceparent, n)
+         ORDER BY a.n;
 END $$;
