@@ -267,13 +267,15 @@ watch(void *arg)
 	struct bench *b = arg;
 	PGconn *pg = PQconnectdb(b->conninfo);
 	const struct timespec pause = { 0, 1000000 };
+	int64_t count;
 
 	if (PQstatus(pg) != CONNECTION_OK)
 		BENCH_DIE("%s", PQerrorMessage(pg));
 	while (atomic_load(&b->handled) < b->count)
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
-	while ((b->effects = effects_now(b, pg)) < b->count)
+	while ((count = effects_now(b, pg)) < b->count)
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+	atomic_store(&b->effects, count);
 	atomic_store(&b->end_us, bench_now_us());
 	skald_wake_stop(skald_consumer_wake(b->consumer));
 	PQfinish(pg);
@@ -359,7 +361,9 @@ main(int argc, char **argv)
 	consume(&b, &conf, argv[1]);
 	printf("{\"count\": %" PRId64 ", \"seconds\": %.6f, \"first_s\": %.6f,"
 	       " \"handled\": %" PRId64 "}\n",
-		b.effects, (double)(b.end_us - begin_us) / 1e6,
-		(double)(b.first_us - begin_us) / 1e6, b.handled);
-	return b.effects == b.count ? 0 : 1;
+		atomic_load(&b.effects),
+		(double)(atomic_load(&b.end_us) - begin_us) / 1e6,
+		(double)(atomic_load(&b.first_us) - begin_us) / 1e6,
+		atomic_load(&b.handled));
+	return atomic_load(&b.effects) == b.count ? 0 : 1;
 }

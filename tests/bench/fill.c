@@ -88,7 +88,7 @@ send_one(rd_kafka_t *rk, const char *topic, int64_t i, int64_t keys, char *value
 {
 	rd_kafka_headers_t *list = headers_of(i);
 	rd_kafka_resp_err_t rc;
-	char key[24];
+	char key[40];
 	int n;
 
 	snprintf(key, sizeof(key), "key-%06" PRId64, (i * 7919) % keys);
