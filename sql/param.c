@@ -195,7 +195,7 @@ skald_array_binary_add_int(struct skald_buf *buf, int64_t value)
 	case SKALD_OID_UUID:
 		break;
 	}
-	SKALD_ASSERT(!"an array of numbers");
+	SKALD_ASSERT(false && "an array of numbers");
 }
 
 static unsigned
