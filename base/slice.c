@@ -1,6 +1,7 @@
 #include "base/slice.h"
 
 #include <limits.h>
+#include <stdint.h>
 
 #include "base/own.h"
 
@@ -55,15 +56,29 @@ skald__utf8_bytes(const unsigned char *p, size_t left)
 	return bytes;
 }
 
+/* Eight bytes of ASCII, none of them NUL: what nearly every text consists of. */
+static bool
+is_ascii8(const unsigned char *p)
+{
+	const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
+	uint64_t word;
+
+	memcpy(&word, p, sizeof(word));
+	/* without high bits, word - ones borrows into a high bit where a byte is 0 */
+	return !((word | (word - ones)) & highs);
+}
+
 bool
 skald_slice_is_utf8(struct skald_slice s)
 {
 	const unsigned char *p = (const unsigned char *)s.data;
-	size_t i = 0;
+	size_t i = 0, bytes;
 
 	while (i < s.bytes) {
-		size_t bytes = skald__utf8_bytes(p + i, s.bytes - i);
-
+		if (s.bytes - i >= 8 && is_ascii8(p + i))
+			bytes = 8;
+		else
+			bytes = skald__utf8_bytes(p + i, s.bytes - i);
 		if (!bytes)
 			return false;
 		i += bytes;

@@ -18,6 +18,7 @@
 #define CONNECT_MS  100
 #define CONNECT_MAX 5000
 #define CLAIMS_MAX  4
+#define CLAIMS_TOLD 4 /* a second of trying is not worth a word */
 
 /* A session of a former owner that is in a transaction holds what the new owner needs. */
 static void
@@ -202,11 +203,13 @@ claim(struct skald_consumer *c, struct skald__part *part, struct skald_err *err)
 	if (rc) {
 		part->state = PART_PENDING;
 		part->claim_at_ms = skald_mono_ms() + RETRY_MS;
+		part->claim_tries++;
 		return rc;
 	}
+	part->claim_tries = 0;
 	if (part->state == PART_ACTIVE)
 		skald_log(SKALD_LOG_INFO,
-			"partition claimed: group=%s topic=%s partition=%d term=%lld "
+			"partition claimed group=%s topic=%s partition=%d term=%lld "
 			"offset=%lld",
 			c->conf.group, part->topic, (int)part->partition,
 			(long long)part->term, (long long)part->next);
@@ -214,10 +217,13 @@ claim(struct skald_consumer *c, struct skald__part *part, struct skald_err *err)
 }
 
 static void
-note_failure(struct skald_consumer *c, enum skald_rc rc, const struct skald_err *err)
+note_failure(struct skald_consumer *c, const struct skald__part *part, enum skald_rc rc,
+	const struct skald_err *err)
 {
 	if (!c->sql)
 		return; /* whoever connects says why not */
+	if (rc == SKALD_RETRY && part->claim_tries < CLAIMS_TOLD)
+		return;
 	if (rc == SKALD_FATAL)
 		skald__consumer_fatal(c, rc, err);
 	else
@@ -245,7 +251,7 @@ on_assigned(struct skald_consumer *c, struct skald_kafka_partition *p, unsigned 
 		part->claim_at_ms = 0;
 		/* What takes too long waits in the loop: the group wants an answer. */
 		if (skald_mono_ms() < until_ms && (rc = claim(c, part, &err)) != SKALD_OK)
-			note_failure(c, rc, &err);
+			note_failure(c, part, rc, &err);
 		/* A pending one is read from its begin for now and sought when claimed. */
 		if (part->state == PART_ACTIVE)
 			p[i].offset = part->next;
@@ -263,15 +269,17 @@ skald__claim_on_group(enum skald_group_event event,
 
 	switch (event) {
 	case SKALD_GROUP_ASSIGNED:
-		skald_log(SKALD_LOG_INFO, "assigned: group=%s partitions=%u",
+		skald_log(SKALD_LOG_INFO, "assigned group=%s partitions=%u",
 			c->conf.group, count);
 		on_assigned(c, partitions, count);
 		return;
 	case SKALD_GROUP_REVOKED:
 	case SKALD_GROUP_LOST:
-		skald_log(SKALD_LOG_INFO, "%s: group=%s partitions=%u",
+		skald_log(SKALD_LOG_INFO, "%s group=%s partitions=%u",
 			event == SKALD_GROUP_LOST ? "lost" : "revoked", c->conf.group,
 			count);
+		if (event == SKALD_GROUP_REVOKED && c->core.state == RUN_IDLE)
+			skald__tick(c); /* the next owner starts where we are */
 		skald__consumer_drop(c);
 		for (unsigned i = 0; i < count; i++)
 			skald__part_remove(
@@ -296,7 +304,7 @@ skald__claim_on_stopped(
 	}
 	if (c->is_dev) {
 		skald_log_err(SKALD_LOG_WARN, err,
-			"the dev broker dropped records: topic=%s partition=%d", topic,
+			"the dev broker dropped records topic=%s partition=%d", topic,
 			(int)partition);
 		skald__part_lose(c, part, INT64_MAX); /* until the group is joined anew */
 		c->wants_reopen = true;
@@ -331,7 +339,7 @@ skald__claim_pending(struct skald_consumer *c, int64_t now_ms)
 			continue;
 		rc = claim(c, part, &err);
 		if (rc) {
-			note_failure(c, rc, &err);
+			note_failure(c, part, rc, &err);
 			if (!c->sql || !skald_sql_is_open(c->sql))
 				return;
 		} else if (part->state == PART_ACTIVE) {
@@ -356,7 +364,7 @@ reclaim(struct skald_consumer *c, struct skald__part *part, struct skald_err *er
 		return rc;
 	/* The server lost commits that it had acknowledged (synchronous_commit off). */
 	skald_log(SKALD_LOG_WARN,
-		"the database lost commits: read again: group=%s topic=%s partition=%d "
+		"the database lost commits: read again group=%s topic=%s partition=%d "
 		"offset=%lld",
 		c->conf.group, part->topic, (int)part->partition,
 		(long long)skald__lane_start(&part->lanes));

@@ -48,6 +48,7 @@ struct skald__part {
 	int32_t partition;
 	enum skald__part_state state;
 	int64_t claim_at_ms; /* PENDING: try again then */
+	unsigned claim_tries; /* without success: a young topic's leader may be slow */
 	int64_t term;
 	int64_t next; /* offset after the last record taken */
 	struct lane_core lanes;
@@ -61,6 +62,7 @@ struct skald__part {
 	bool clears_stop; /* the database says stopped; undone once the check passed */
 	int64_t hinted; /* offset last left with Kafka */
 	int64_t ticked; /* frontier of the last tick */
+	int64_t end; /* of the log, as the last tick told it */
 	bool is_ticking; /* scratch of tick.c */
 	unsigned ordinals[LANES_MAX]; /* scratch of marks.c */
 };
@@ -128,6 +130,7 @@ struct skald_consumer {
 	int64_t join_at_ms;
 	bool was_connected; /* a wrong schema at start is fatal, later it is waited for */
 	bool has_trouble;
+	bool has_failed; /* something, in this turn */
 	bool wants_reopen; /* join the group anew: a stopped partition may go on */
 	int64_t reopen_at_ms;
 

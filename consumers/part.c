@@ -59,7 +59,8 @@ skald__part_add(struct skald_consumer *c, const char *topic, int32_t partition)
 		return NULL;
 	}
 	part->partition = partition;
-	part->next = part->check_offset = part->seen_offset = part->ticked = -1;
+	part->next = part->check_offset = part->seen_offset = part->ticked = part->end =
+		-1;
 	skald__lane_init(&part->lanes, 1);
 	c->parts[c->part_count++] = part;
 	return part;
@@ -170,8 +171,8 @@ skald__part_unstop(struct skald_consumer *c, struct skald__part *part)
 		skald__consumer_trouble(c, &err);
 	else
 		skald_log(SKALD_LOG_INFO,
-			"partition goes on: group=%s topic=%s partition=%d",
-			c->conf.group, part->topic, (int)part->partition);
+			"partition goes on group=%s topic=%s partition=%d", c->conf.group,
+			part->topic, (int)part->partition);
 }
 
 /* The watermark of offsets starts again at `begin`; positions stay. */
@@ -199,7 +200,7 @@ skald__part_restart(struct skald_consumer *c, struct skald__part *part, int64_t 
 	part->next = begin;
 	part->clears_stop = false;
 	skald_log(SKALD_LOG_WARN,
-		"the dev broker has another log: begin anew: group=%s topic=%s "
+		"the dev broker has another log: begin anew group=%s topic=%s "
 		"partition=%d offset=%lld",
 		c->conf.group, part->topic, (int)part->partition, (long long)begin);
 	return SKALD_OK;

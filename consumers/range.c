@@ -364,7 +364,7 @@ failed(struct skald_consumer *c, unsigned lo, unsigned hi, enum run_fault fault,
 	if (fault == RUN_FAILED && c->msgs[culprit].attempts == 0) {
 		skald__delivery_use(c, d);
 		skald_log_err(SKALD_LOG_WARN, err,
-			"handler failed, trying again: topic=%s partition=%d offset=%lld",
+			"handler failed, trying again topic=%s partition=%d offset=%lld",
 			d->record.topic, (int)d->record.partition,
 			(long long)d->record.offset);
 		skald__delivery_use(c, NULL);
@@ -397,7 +397,7 @@ log_dead(struct skald_consumer *c, struct skald_delivery *d)
 {
 	skald__delivery_use(c, d);
 	skald_log_err(SKALD_LOG_WARN, &d->why,
-		"dead letter: class=%s topic=%s partition=%d offset=%lld attempts=%u",
+		"dead letter class=%s topic=%s partition=%d offset=%lld attempts=%u",
 		d->class, d->record.topic, (int)d->record.partition,
 		(long long)d->record.offset, d->attempt);
 	skald__delivery_use(c, NULL);

@@ -152,7 +152,7 @@ give_back(struct skald_consumer *c, struct replay *r, const char *state,
 	skald__dead_note(&r->d, class, why);
 	if (send_end(c, r, state, class, &r->d.why, &err))
 		skald_log_err(SKALD_LOG_WARN, &err,
-			"could not note the outcome of a replay: id=%s", r->id);
+			"could not note the outcome of a replay id=%s", r->id);
 }
 
 static void
@@ -161,9 +161,9 @@ log_outcome(struct skald_consumer *c, struct replay *r, const char *outcome,
 {
 	skald__delivery_use(c, &r->d);
 	if (why)
-		skald_log_err(SKALD_LOG_WARN, why, "replay: %s: id=%s", outcome, r->id);
+		skald_log_err(SKALD_LOG_WARN, why, "replay: %s id=%s", outcome, r->id);
 	else
-		skald_log(SKALD_LOG_INFO, "replay: %s: id=%s", outcome, r->id);
+		skald_log(SKALD_LOG_INFO, "replay: %s id=%s", outcome, r->id);
 	skald__delivery_use(c, NULL);
 }
 

@@ -227,11 +227,12 @@ skald__consumer_trouble(struct skald_consumer *c, const struct skald_err *err)
 		err ? err->text : "");
 	(void)pthread_mutex_unlock(&c->lock);
 	if (!err)
-		skald_log(SKALD_LOG_INFO, "consumer goes on: group=%s", c->conf.group);
+		skald_log(SKALD_LOG_INFO, "consumer goes on group=%s", c->conf.group);
 	else if (strncmp(was, err->text, sizeof(was) - 1) != 0)
 		skald_log_err(
-			SKALD_LOG_WARN, err, "consumer waits: group=%s", c->conf.group);
+			SKALD_LOG_WARN, err, "consumer waits group=%s", c->conf.group);
 	c->has_trouble = err != NULL;
+	c->has_failed = c->has_failed || err;
 }
 
 void
@@ -453,22 +454,39 @@ turn_take(struct skald_consumer *c)
 	step(c, (struct run_event){ .kind = RUN_EV_BATCH, .count = c->delivery_count });
 }
 
+static bool
+has_pending(const struct skald_consumer *c)
+{
+	for (unsigned i = 0; i < c->part_count; i++)
+		if (c->parts[i]->state == PART_PENDING)
+			return true;
+	return false;
+}
+
+/* Once a second everything is tried; when nothing failed, what was wrong is over. */
 static void
 turn_chores(struct skald_consumer *c, int64_t now_ms)
 {
-	if (!c->kafka || !c->sql || c->core.state != RUN_IDLE)
+	bool is_tick = now_ms >= c->tick_at_ms;
+
+	if (!c->kafka || !c->sql)
 		return;
-	skald__claim_pending(c, now_ms);
-	if (now_ms >= c->tick_at_ms) {
+	c->has_failed = false;
+	if (is_tick) {
 		skald__tick(c);
 		c->tick_at_ms = now_ms + SKALD__TICK_MS;
 	}
+	if (c->core.state != RUN_IDLE)
+		return;
+	skald__claim_pending(c, now_ms);
 	if (now_ms >= c->stopped_at_ms) {
 		skald__tick_stopped(c);
 		c->stopped_at_ms = now_ms + SKALD__STOPPED_MS;
 	}
-	if (now_ms >= c->replay_at_ms && !skald__replay_turn(c))
+	if ((is_tick || now_ms >= c->replay_at_ms) && !skald__replay_turn(c))
 		c->replay_at_ms = now_ms + SKALD__REPLAY_MS;
+	if (is_tick && !c->has_failed && !has_pending(c))
+		skald__consumer_trouble(c, NULL);
 }
 
 /* --- the loop ---------------------------------------------------------------------------------------- */
@@ -502,8 +520,8 @@ rest(struct skald_consumer *c)
 
 	if (ms == 0)
 		return;
-	/* With a batch in hand the descriptor stays ready: the group is served by time. */
-	if (c->kafka && c->sql && c->core.state == RUN_IDLE) {
+	/* While nothing is taken the descriptor stays ready: the group is served by time. */
+	if (c->kafka && c->sql && c->core.state == RUN_IDLE && has_active(c)) {
 		fd.fd = skald_kafka_consumer_fd(c->kafka);
 		(void)skald_wake_wait(&c->wake, &fd, 1, ms);
 	} else {

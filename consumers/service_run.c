@@ -353,6 +353,9 @@ make_relay(struct crew *crew, struct skald_err *err)
 	conf.poll_min_ms = skald_config_ms(config, "relay", "poll_min");
 	conf.poll_max_ms = skald_config_ms(config, "relay", "poll_max");
 	conf.retention_ms = skald_config_ms(config, "retention", "outbox");
+	conf.consumed_ms = skald_config_ms(config, "retention", "consumed");
+	conf.dead_letters_ms = skald_config_ms(config, "retention", "dead_letters");
+	conf.audit_ms = skald_config_ms(config, "retention", "audit");
 	rc = skald_relay_create(&crew->relay, &conf, err);
 	if (!rc)
 		(void)hire(crew, KIND_RELAY);
@@ -462,11 +465,11 @@ skald__service_work(struct skald_service *svc, bool *is_stuck, struct skald_err 
 		goto out;
 	rc = start_all(crew, err);
 	if (!rc)
-		skald_log(SKALD_LOG_INFO, "started: service=%s topics=%u loops=%u",
+		skald_log(SKALD_LOG_INFO, "started service=%s topics=%u loops=%u",
 			svc->name, svc->topic_count, svc->loop_count);
 	while (!rc && !atomic_load(&svc->wake.stop) && !(over = first_over(crew)))
 		(void)skald_wake_wait(&svc->wake, NULL, 0, -1);
-	skald_log(SKALD_LOG_INFO, "stopping: service=%s", svc->name);
+	skald_log(SKALD_LOG_INFO, "stopping service=%s", svc->name);
 	/* The relay last: what the others still commit can still be published. */
 	until_ms = skald_mono_ms() + crew->drain_ms;
 	*is_stuck = !join(crew, false, until_ms);
@@ -485,7 +488,7 @@ skald__service_work(struct skald_service *svc, bool *is_stuck, struct skald_err 
 			(long long)crew->drain_ms);
 		return rc;
 	}
-	skald_log(SKALD_LOG_INFO, "stopped: service=%s", svc->name);
+	skald_log(SKALD_LOG_INFO, "stopped service=%s", svc->name);
 out:
 	signal_wake = NULL;
 	dismiss(crew);

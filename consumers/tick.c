@@ -41,39 +41,47 @@ static void
 lose_to_other(struct skald_consumer *c, struct skald__part *part)
 {
 	skald_log(SKALD_LOG_WARN,
-		"another owner took the lanes: group=%s topic=%s partition=%d",
+		"another owner took the lanes group=%s topic=%s partition=%d",
 		c->conf.group, part->topic, (int)part->partition);
 	skald__part_lose(c, part, skald_mono_ms() + c->conf.session_timeout_ms);
 }
 
+/* What is in hand is not done: then only the log's end is told. */
 static bool
-is_changed(const struct skald__part *part)
+is_settled(const struct skald_consumer *c, const struct skald__part *part)
 {
-	return part->state == PART_ACTIVE && part->check_offset < 0 &&
-	       (part->is_seen_dirty || part->next != part->ticked);
+	return c->core.state == RUN_IDLE && part->check_offset < 0;
 }
 
-static int64_t
+static bool
+is_changed(const struct skald_consumer *c, const struct skald__part *part, int64_t end)
+{
+	return end != part->end ||
+	       (is_settled(c, part) &&
+		       (part->is_seen_dirty || part->next != part->ticked));
+}
+
+static void
+add_known(struct skald_buf *array, bool is_known, int64_t value)
+{
+	if (is_known)
+		skald_array_add_int(array, value);
+	else
+		skald_array_add_text(array, SKALD_SLICE_NULL);
+}
+
+static void
 add_part(struct skald_consumer *c, const struct skald__part *part)
 {
-	int64_t end = skald_kafka_consumer_end(c->kafka, part->topic, part->partition);
+	bool has_seen = is_settled(c, part) && part->is_seen_dirty;
 
 	skald_array_add_text(&c->args[T_TOPIC], skald_slice_text(part->topic));
 	skald_array_add_int(&c->args[T_PARTITION], part->partition);
 	skald_array_add_int(&c->args[T_TERM], part->term);
-	skald_array_add_int(&c->args[T_FRONTIER], part->next);
-	if (part->is_seen_dirty) {
-		skald_array_add_int(&c->args[T_SEEN], part->seen_offset);
-		skald_array_add_int(&c->args[T_DIGEST], part->seen_digest);
-	} else {
-		skald_array_add_text(&c->args[T_SEEN], SKALD_SLICE_NULL);
-		skald_array_add_text(&c->args[T_DIGEST], SKALD_SLICE_NULL);
-	}
-	if (end >= 0)
-		skald_array_add_int(&c->args[T_END], end);
-	else
-		skald_array_add_text(&c->args[T_END], SKALD_SLICE_NULL);
-	return end > part->next ? end - part->next : 0;
+	add_known(&c->args[T_FRONTIER], is_settled(c, part), part->next);
+	add_known(&c->args[T_SEEN], has_seen, part->seen_offset);
+	add_known(&c->args[T_DIGEST], has_seen, part->seen_digest);
+	add_known(&c->args[T_END], part->end >= 0, part->end);
 }
 
 /* The asynchronous hint for lag tools; the truth is in consumer_lane. */
@@ -88,7 +96,7 @@ hint(struct skald_consumer *c)
 		struct skald__part *part = c->parts[i];
 
 		if (!part->is_ticking || part->state != PART_ACTIVE ||
-			part->next <= part->hinted)
+			!is_settled(c, part) || part->next <= part->hinted)
 			continue;
 		part->hinted = part->next;
 		list[count++] = (struct skald_kafka_partition){ part->topic,
@@ -122,6 +130,8 @@ ticked(struct skald_consumer *c, const struct skald_rows *fenced)
 			lose_to_other(c, part);
 			continue;
 		}
+		if (!is_settled(c, part))
+			continue;
 		skald__lane_bump(&part->lanes, part->next);
 		part->ticked = part->next;
 		part->is_seen_dirty = false;
@@ -142,18 +152,27 @@ skald__tick(struct skald_consumer *c)
 	int64_t lag = 0;
 	enum skald_rc rc;
 
-	if (!c->sql || c->core.state != RUN_IDLE)
-		return; /* what is in hand is not done */
+	if (!c->sql)
+		return;
 	begin_arrays(c, T_COUNT);
 	for (unsigned i = 0; i < c->part_count; i++) {
 		struct skald__part *part = c->parts[i];
+		int64_t end, start = skald__lane_start(&part->lanes);
 
-		part->is_ticking = is_changed(part);
+		part->is_ticking = false;
+		if (part->state != PART_ACTIVE)
+			continue;
+		end = skald_kafka_consumer_end(c->kafka, part->topic, part->partition);
+		part->is_ticking = is_changed(c, part, end);
+		part->end = end;
+		start = is_settled(c, part) ? part->next : start;
+		lag += end > start ? end - start : 0;
 		if (!part->is_ticking)
 			continue;
-		lag += add_part(c, part);
+		add_part(c, part);
 		count++;
 	}
+	atomic_store(c->count.lag, lag);
 	if (count == 0)
 		return;
 	params[0] = skald_param_text(c->conf.group);
@@ -165,7 +184,6 @@ skald__tick(struct skald_consumer *c)
 		skald__consumer_trouble(c, &err);
 		return;
 	}
-	atomic_store(c->count.lag, lag);
 	ticked(c, rows);
 	skald_rows_free(rows);
 }

@@ -103,7 +103,7 @@ start_dev_broker(struct skald__daemon *daemon, struct skald_config_args *args,
 {
 	bool is_set = false;
 	enum skald_rc rc;
-	int port;
+	int port = 0;
 
 	rc = find_dev_port(*config, &port, err);
 	if (rc)

@@ -207,6 +207,9 @@ create_relay(struct skald__source *source, struct skald_err *err)
 	conf.poll_min_ms = source->poll_min_ms;
 	conf.poll_max_ms = source->poll_max_ms;
 	conf.retention_ms = skald_config_ms(daemon->config, "retention", "outbox");
+	conf.consumed_ms = skald_config_ms(daemon->config, "retention", "consumed");
+	conf.dead_letters_ms = skald_config_ms(daemon->config, "retention", "dead_letters");
+	conf.audit_ms = skald_config_ms(daemon->config, "retention", "audit");
 	conf.metrics = daemon->metrics;
 	rc = skald_relay_create(&relay, &conf, err);
 	if (rc)

@@ -447,6 +447,9 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 	r->kafka = conf->kafka;
 	r->topics_conf = conf->topics;
 	r->retention_ms = conf->retention_ms;
+	r->consumed_ms = conf->consumed_ms;
+	r->dead_letters_ms = conf->dead_letters_ms;
+	r->audit_ms = conf->audit_ms;
 	skald_rand_init(&r->rand);
 	name_owner(r);
 	r->lease = (struct skald_lease){

@@ -1,6 +1,6 @@
 /*
- * ring.c - retention: empties the oldest leaf of the outbox, and moves the
- * sequence on when nothing else does.
+ * ring.c - retention: empties the oldest leaf of the outbox, moves the sequence on
+ * when nothing else does, and sweeps what other tables keep for a while only.
  *
  * The lock comes first and the look after it, both inside sql/functions/relay.sql:
  * a transaction that commits between a look and a lock would lose its rows. Until
@@ -15,6 +15,8 @@
 #include "base/log.h"
 
 static const char sql_tidy[] = "SELECT skald.relay_tidy($1::bigint)";
+static const char sql_sweep[] =
+	"SELECT skald.relay_sweep($1::bigint, $2::interval, $3::interval, $4::interval)";
 static const char sql_oldest[] = "SELECT leaf::bigint, since::text FROM "
 				 "skald.relay_ring_oldest($1::interval, $2::int)";
 static const char sql_lock[] =
@@ -23,11 +25,18 @@ static const char sql_truncate[] =
 	"SELECT skald.relay_leaf_truncate($1::int, $2::xid8, $3::interval)";
 static const char sql_move[] = "SELECT skald.relay_ring_move($1::interval)";
 
+/* 0, for ever, is SQL NULL. */
+static struct skald_param
+interval_param(int64_t ms, char dst[static 32])
+{
+	(void)snprintf(dst, 32, "%" PRId64 " ms", ms);
+	return skald_param_text(ms > 0 ? dst : NULL);
+}
+
 static struct skald_param
 retention_param(const struct skald_relay *r, char dst[static 32])
 {
-	(void)snprintf(dst, 32, "%" PRId64 " ms", r->retention_ms);
-	return skald_param_text(dst);
+	return interval_param(r->retention_ms, dst);
 }
 
 /* A lock that did not come in time is nobody's trouble: another turn tries again. */
@@ -114,6 +123,20 @@ move_on(struct skald_relay *r, struct skald_err *err)
 		r, skald__tick_query(r, sql_move, params, 1, NULL, err), err, &is_busy);
 }
 
+static enum skald_rc
+sweep(struct skald_relay *r, struct skald_err *err)
+{
+	char term[24], consumed[32], dead_letters[32], audit[32];
+	struct skald_param params[] = { skald_param_int(r->lease.term, term),
+		interval_param(r->consumed_ms, consumed),
+		interval_param(r->dead_letters_ms, dead_letters),
+		interval_param(r->audit_ms, audit) };
+	bool is_busy;
+
+	return forgive(
+		r, skald__tick_query(r, sql_sweep, params, 4, NULL, err), err, &is_busy);
+}
+
 enum skald_rc
 skald__ring_turn(struct skald_relay *r, struct skald_err *err)
 {
@@ -122,6 +145,8 @@ skald__ring_turn(struct skald_relay *r, struct skald_err *err)
 	enum skald_rc rc;
 
 	rc = skald__tick_query(r, sql_tidy, params, 1, NULL, err);
+	if (!rc)
+		rc = sweep(r, err);
 	if (rc || r->retention_ms <= 0)
 		goto out;
 	rc = find_oldest(r, err);

@@ -3,6 +3,7 @@
  */
 #include "sql/own.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -120,4 +121,109 @@ skald_array_add_int(struct skald_buf *buf, int64_t value)
 {
 	next(buf);
 	skald_buf_addf(buf, "%" PRId64, value);
+}
+
+/* --- binary arrays: a header of five words, then each element's length and bytes --------------- */
+
+enum { DIMENSIONS, HAS_NULLS, ELEMENT, COUNT, LOWER_BOUND };
+
+static void
+add_word(struct skald_buf *buf, uint32_t word)
+{
+	word = htonl(word);
+	skald_buf_add(buf, &word, sizeof(word));
+}
+
+static uint32_t
+get_word(const struct skald_buf *buf, unsigned index)
+{
+	uint32_t word;
+
+	memcpy(&word, buf->data + index * sizeof(word), sizeof(word));
+	return ntohl(word);
+}
+
+static void
+set_word(struct skald_buf *buf, unsigned index, uint32_t word)
+{
+	word = htonl(word);
+	memcpy(buf->data + index * sizeof(word), &word, sizeof(word));
+}
+
+void
+skald_array_binary_begin(struct skald_buf *buf, enum skald_oid element)
+{
+	SKALD_ASSERT(!buf->bytes);
+	add_word(buf, 1);
+	add_word(buf, 0);
+	add_word(buf, element);
+	add_word(buf, 0);
+	add_word(buf, 1);
+}
+
+void
+skald_array_binary_add(struct skald_buf *buf, struct skald_slice value)
+{
+	add_word(buf, value.data ? (uint32_t)value.bytes : UINT32_MAX);
+	skald_buf_add(buf, value.data, value.data ? value.bytes : 0);
+	if (buf->failed)
+		return;
+	set_word(buf, COUNT, get_word(buf, COUNT) + 1);
+	if (!value.data)
+		set_word(buf, HAS_NULLS, 1);
+}
+
+void
+skald_array_binary_add_int(struct skald_buf *buf, int64_t value)
+{
+	uint32_t words[2] = { htonl((uint32_t)((uint64_t)value >> 32)),
+		htonl((uint32_t)value) };
+
+	if (buf->failed)
+		return;
+	switch ((enum skald_oid)get_word(buf, ELEMENT)) {
+	case SKALD_OID_INT8:
+		skald_array_binary_add(buf, skald_slice_make(words, sizeof(words)));
+		return;
+	case SKALD_OID_INT4:
+		SKALD_ASSERT(value >= INT32_MIN && value <= INT32_MAX);
+		skald_array_binary_add(
+			buf, skald_slice_make(&words[1], sizeof(words[1])));
+		return;
+	case SKALD_OID_BYTEA:
+	case SKALD_OID_TEXT:
+	case SKALD_OID_UUID:
+		break;
+	}
+	SKALD_ASSERT(false && "an array of numbers");
+}
+
+static unsigned
+array_of(enum skald_oid element)
+{
+	switch (element) {
+	case SKALD_OID_BYTEA:
+		return 1001;
+	case SKALD_OID_INT8:
+		return 1016;
+	case SKALD_OID_INT4:
+		return 1007;
+	case SKALD_OID_TEXT:
+		return 1009;
+	case SKALD_OID_UUID:
+		return 2951;
+	}
+	return 0;
+}
+
+struct skald_param
+skald_array_binary_end(struct skald_buf *buf)
+{
+	SKALD_ASSERT(!buf->failed);
+	if (get_word(buf, COUNT) == 0) { /* an empty array has no dimension */
+		set_word(buf, DIMENSIONS, 0);
+		buf->bytes = COUNT * sizeof(uint32_t);
+	}
+	return (struct skald_param){ skald_buf_slice(buf), true,
+		array_of((enum skald_oid)get_word(buf, ELEMENT)) };
 }

@@ -50,6 +50,24 @@ void skald_array_add_bytea(struct skald_buf *buf, struct skald_slice bytes);
 void skald_array_add_int(struct skald_buf *buf, int64_t value);
 void skald_array_end(struct skald_buf *buf);
 
+/*
+ * The same in PostgreSQL's binary format: nothing is escaped here and nothing parsed
+ * there. For big texts and many of them; the elements' type is one of the OIDs below.
+ */
+enum skald_oid {
+	SKALD_OID_BYTEA = 17,
+	SKALD_OID_INT8 = 20,
+	SKALD_OID_INT4 = 23,
+	SKALD_OID_TEXT = 25,
+	SKALD_OID_UUID = 2950,
+};
+void skald_array_binary_begin(struct skald_buf *buf, enum skald_oid element);
+/* Of the element's own binary format: texts and bytes as they are. NULL slice: NULL */
+void skald_array_binary_add(struct skald_buf *buf, struct skald_slice value);
+void skald_array_binary_add_int(struct skald_buf *buf, int64_t value); /* INT4, INT8 */
+/* Borrows buf, which must not have failed. */
+struct skald_param skald_array_binary_end(struct skald_buf *buf);
+
 /* --- sessions --------------------------------------------------------------------------- */
 
 enum skald_sql_kind {

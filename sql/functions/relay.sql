@@ -11,8 +11,8 @@
 -- cluster, mode) and begin a new epoch. A tick that the last leader left open is finished
 -- under its old positions first (epoch_due): its rows may be in the topics already.
 CREATE OR REPLACE FUNCTION skald.relay_lead(my_term bigint, my_owner text, my_mode text,
-    OUT held boolean, OUT my_stream text, OUT my_epoch bigint, OUT my_tick bigint, OUT is_open boolean,
-    OUT from_id bigint, OUT from_ordinal bigint, OUT epoch_due boolean)
+    OUT held boolean, OUT my_stream text, OUT my_epoch bigint, OUT my_tick bigint,
+    OUT is_open boolean, OUT from_id bigint, OUT from_ordinal bigint, OUT epoch_due boolean)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -36,8 +36,9 @@ BEGIN
     -- Restored into another cluster, whose transaction ids begin anew: new rows would look
     -- acknowledged. Nothing may be published until a person has said what this database is.
     IF pg_snapshot_xmax(r.acked_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) THEN
-        RAISE EXCEPTION 'the outbox was copied from another cluster: its transaction ids are ahead of this one''s'
-            USING ERRCODE = 'SK005', DETAIL = 'skald.relay.acked_snapshot: must not lie in the future',
+        RAISE EXCEPTION 'the outbox was copied from another cluster: its transaction ids are '
+            'ahead of this one''s' USING ERRCODE = 'SK005',
+            DETAIL = 'skald.relay.acked_snapshot: must not lie in the future',
             HINT = 'run: skald db adopt';
     END IF;
     -- what may not be read is not compared
@@ -53,7 +54,8 @@ BEGIN
     END;
     here_system := coalesce(here_system, r.system_identifier);
     here_timeline := coalesce(here_timeline, r.timeline);
-    is_moved := my_mode <> r.mode OR (r.system_identifier <> '' AND here_system <> r.system_identifier)
+    is_moved := my_mode <> r.mode
+        OR (r.system_identifier <> '' AND here_system <> r.system_identifier)
         OR (r.timeline <> '' AND here_timeline <> r.timeline);
     is_open := r.acked_snapshot::text <> r.tick_snapshot::text;
     epoch_due := is_moved AND is_open;
@@ -65,7 +67,8 @@ BEGIN
         r.epoch := greatest(r.epoch + 1, floor(extract(epoch FROM clock_timestamp()))::bigint);
     END IF;
     UPDATE skald.relay SET term = my_term, owner = my_owner, epoch = r.epoch, mode = my_mode,
-        system_identifier = here_system, timeline = here_timeline, heartbeat_at = clock_timestamp();
+        system_identifier = here_system, timeline = here_timeline,
+        heartbeat_at = clock_timestamp();
     my_stream := r.stream;
     my_epoch := r.epoch;
     my_tick := r.tick;
@@ -80,7 +83,9 @@ END $$;
 -- again and again.
 CREATE OR REPLACE FUNCTION skald.relay_turn(my_term bigint, done_tick bigint, done_position text,
     open_next boolean, mark boolean, advance boolean, OUT held boolean, OUT opened bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_bitmapscan = off -- the first row answers; a bitmap would fetch them all
+AS $$
 #variable_conflict use_column
 DECLARE
     r skald.relay;
@@ -93,7 +98,8 @@ BEGIN
     IF NOT held THEN
         RETURN;
     END IF;
-    IF done_tick <> r.tick OR (done_tick IS NULL AND r.acked_snapshot::text <> r.tick_snapshot::text) THEN
+    IF done_tick <> r.tick
+        OR (done_tick IS NULL AND r.acked_snapshot::text <> r.tick_snapshot::text) THEN
         RAISE EXCEPTION 'tick % is not the open one', done_tick USING ERRCODE = 'SK006',
             DETAIL = format('skald.relay.tick: is %s', r.tick);
     END IF;
@@ -103,13 +109,15 @@ BEGIN
         is_work := EXISTS (SELECT FROM skald.outbox
                 WHERE xid >= pg_snapshot_xmax(acked) AND pg_visible_in_snapshot(xid, seen))
             OR EXISTS (SELECT FROM skald.outbox
-                WHERE xid = ANY (ARRAY(SELECT x FROM pg_snapshot_xip(acked) AS x WHERE pg_visible_in_snapshot(x, seen))));
+                WHERE xid = ANY (ARRAY(SELECT x FROM pg_snapshot_xip(acked) AS x
+                    WHERE pg_visible_in_snapshot(x, seen))));
     END IF;
     IF is_work OR done_tick IS NOT NULL OR (open_next AND advance) THEN
         IF open_next AND advance AND NOT is_work THEN
             acked := seen; -- nothing lies between the two
         END IF;
-        UPDATE skald.relay SET acked_snapshot = acked, tick_snapshot = CASE WHEN is_work THEN seen ELSE acked END,
+        UPDATE skald.relay SET acked_snapshot = acked,
+            tick_snapshot = CASE WHEN is_work THEN seen ELSE acked END,
             tick = r.tick + is_work::int, done_id = -1, done_ordinal = 0,
             position = coalesce(done_position, position), heartbeat_at = clock_timestamp()
             WHERE term = my_term AND tick = r.tick;
@@ -143,7 +151,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     DELETE FROM skald.relay_mark WHERE ctid IN
-        (SELECT ctid FROM skald.relay_mark WHERE at < clock_timestamp() - interval '1 hour' ORDER BY at LIMIT 1000);
+        (SELECT ctid FROM skald.relay_mark WHERE at < clock_timestamp() - interval '1 hour'
+            ORDER BY at LIMIT 1000);
     UPDATE skald.relay SET heartbeat_at = clock_timestamp() WHERE term = my_term;
     RETURN FOUND;
 END $$;
@@ -158,10 +167,12 @@ DECLARE
     is_needed boolean;
 BEGIN
     SELECT acked_snapshot INTO STRICT acked FROM skald.relay;
-    EXECUTE format('SELECT EXISTS (SELECT FROM skald.outbox_%1$s WHERE xid >= pg_snapshot_xmax($1))
-                        OR EXISTS (SELECT FROM skald.outbox_%1$s WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1))))
-                        OR EXISTS (SELECT FROM skald.outbox_%1$s WHERE xid >= $2 AND at > clock_timestamp() - $3)',
-                   leaf & 7)
+    EXECUTE format('
+        SELECT EXISTS (SELECT FROM skald.outbox_%1$s WHERE xid >= pg_snapshot_xmax($1))
+            OR EXISTS (SELECT FROM skald.outbox_%1$s
+                WHERE xid = ANY (ARRAY(SELECT pg_snapshot_xip($1))))
+            OR EXISTS (SELECT FROM skald.outbox_%1$s
+                WHERE xid >= $2 AND at > clock_timestamp() - $3)', leaf & 7)
         INTO is_needed USING acked, since, retention;
     RETURN is_needed;
 END $$;
@@ -176,8 +187,10 @@ DECLARE
     since xid8 := pg_snapshot_xmin(pg_current_snapshot());
     newest timestamptz;
 BEGIN
-    EXECUTE format('SELECT at FROM skald.outbox_%s ORDER BY xid DESC LIMIT 1', leaf & 7) INTO newest;
-    IF newest > clock_timestamp() - retention OR skald.relay_leaf_is_needed(leaf, '0'::xid8, retention) THEN
+    EXECUTE format('SELECT at FROM skald.outbox_%s ORDER BY xid DESC LIMIT 1', leaf & 7)
+        INTO newest;
+    IF newest > clock_timestamp() - retention
+        OR skald.relay_leaf_is_needed(leaf, '0'::xid8, retention) THEN
         RETURN NULL;
     END IF;
     RETURN since;
@@ -186,7 +199,8 @@ END $$;
 -- The oldest leaf that holds anything, if it may be emptied (else since is NULL); never the
 -- one the sequence stands in, and none of `busy`, a bit per leaf that somebody has locked.
 -- leaf NULL: nothing to do.
-CREATE OR REPLACE FUNCTION skald.relay_ring_oldest(retention interval, busy int, OUT leaf int, OUT since xid8)
+CREATE OR REPLACE FUNCTION skald.relay_ring_oldest(retention interval, busy int,
+    OUT leaf int, OUT since xid8)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     here int;
@@ -194,7 +208,8 @@ BEGIN
     SELECT (last_value >> 20) & 7 INTO here FROM skald.outbox_id;
     FOR step IN 1..7 LOOP
         leaf := (here + step) & 7;
-        IF (busy >> leaf) & 1 = 0 AND pg_relation_size(format('skald.outbox_%s', leaf)::regclass) > 0 THEN
+        IF (busy >> leaf) & 1 = 0
+            AND pg_relation_size(format('skald.outbox_%s', leaf)::regclass) > 0 THEN
             since := skald.relay_leaf_ready(leaf, retention);
             RETURN;
         END IF;
@@ -206,11 +221,12 @@ END $$;
 -- gets this one sees every row there is. (Looking first loses what commits in between.)
 CREATE OR REPLACE FUNCTION skald.relay_leaf_lock(leaf int, since xid8, retention interval)
 RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '50ms' AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'a leaf is emptied in read committed only: an older snapshot does not see every row'
-            USING ERRCODE = 'SK006';
+        RAISE EXCEPTION 'a leaf is emptied in read committed only: an older snapshot does not '
+            'see every row' USING ERRCODE = 'SK006';
     END IF;
     EXECUTE format('LOCK TABLE ONLY skald.outbox_%s IN ACCESS EXCLUSIVE MODE', leaf & 7);
     RETURN NOT skald.relay_leaf_is_needed(leaf, since, retention)
@@ -234,7 +250,8 @@ END $$;
 -- nothing, is the lock: while it is held nobody draws an id, so the step can only be forward.
 CREATE OR REPLACE FUNCTION skald.relay_ring_move(retention interval)
 RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '50ms' AS $$
 DECLARE
     last bigint;
     leaf int;

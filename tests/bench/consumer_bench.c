@@ -47,7 +47,7 @@ struct bench {
 #define SQL_HOT "UPDATE counter SET n = n + 1 WHERE id = $1"
 #define SQL_SET \
 	"INSERT INTO effects (partition, record_offset, key, body)" \
-	" SELECT * FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[])"
+	" SELECT * FROM unnest($1, $2, $3, $4)"
 #define SQL_SET_HOT \
 	"UPDATE counter c SET n = c.n + d.n" \
 	" FROM (SELECT id, count(*) AS n FROM unnest($1::int[]) id GROUP BY id) d" \
@@ -153,6 +153,8 @@ static enum skald_rc
 one_set(struct skald_delivery *const *deliveries, unsigned count, struct pg_conn *tx,
 	void *ctx, struct skald_err *err)
 {
+	static const enum skald_oid types[4] = { SKALD_OID_INT4, SKALD_OID_INT8,
+		SKALD_OID_TEXT, SKALD_OID_TEXT };
 	struct skald_buf column[4];
 	struct skald_param params[4];
 	enum skald_rc rc;
@@ -160,18 +162,18 @@ one_set(struct skald_delivery *const *deliveries, unsigned count, struct pg_conn
 
 	for (i = 0; i < 4; i++) {
 		skald_buf_init(&column[i], 64 << 20);
-		skald_array_begin(&column[i]);
+		skald_array_binary_begin(&column[i], types[i]);
 	}
 	for (i = 0; i < count; i++) {
-		skald_array_add_int(&column[0], skald_delivery_partition(deliveries[i]));
-		skald_array_add_int(&column[1], skald_delivery_offset(deliveries[i]));
-		skald_array_add_text(&column[2], skald_delivery_key(deliveries[i]));
-		skald_array_add_text(&column[3], skald_delivery_value(deliveries[i]));
+		const struct skald_delivery *d = deliveries[i];
+
+		skald_array_binary_add_int(&column[0], skald_delivery_partition(d));
+		skald_array_binary_add_int(&column[1], skald_delivery_offset(d));
+		skald_array_binary_add(&column[2], skald_delivery_key(d));
+		skald_array_binary_add(&column[3], skald_delivery_value(d));
 	}
-	for (i = 0; i < 4; i++) {
-		skald_array_end(&column[i]);
-		params[i] = skald_param_text(column[i].data);
-	}
+	for (i = 0; i < 4; i++)
+		params[i] = skald_array_binary_end(&column[i]);
 	rc = skald_conn_query(tx, SQL_SET, params, 4, NULL, err);
 	for (i = 0; i < 4; i++)
 		skald_buf_done(&column[i]);
@@ -267,13 +269,15 @@ watch(void *arg)
 	struct bench *b = arg;
 	PGconn *pg = PQconnectdb(b->conninfo);
 	const struct timespec pause = { 0, 1000000 };
+	int64_t count;
 
 	if (PQstatus(pg) != CONNECTION_OK)
 		BENCH_DIE("%s", PQerrorMessage(pg));
 	while (atomic_load(&b->handled) < b->count)
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
-	while ((b->effects = effects_now(b, pg)) < b->count)
+	while ((count = effects_now(b, pg)) < b->count)
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+	atomic_store(&b->effects, count);
 	atomic_store(&b->end_us, bench_now_us());
 	skald_wake_stop(skald_consumer_wake(b->consumer));
 	PQfinish(pg);
@@ -359,7 +363,9 @@ main(int argc, char **argv)
 	consume(&b, &conf, argv[1]);
 	printf("{\"count\": %" PRId64 ", \"seconds\": %.6f, \"first_s\": %.6f,"
 	       " \"handled\": %" PRId64 "}\n",
-		b.effects, (double)(b.end_us - begin_us) / 1e6,
-		(double)(b.first_us - begin_us) / 1e6, b.handled);
-	return b.effects == b.count ? 0 : 1;
+		atomic_load(&b.effects),
+		(double)(atomic_load(&b.end_us) - begin_us) / 1e6,
+		(double)(atomic_load(&b.first_us) - begin_us) / 1e6,
+		atomic_load(&b.handled));
+	return atomic_load(&b.effects) == b.count ? 0 : 1;
 }

@@ -61,7 +61,7 @@ static rd_kafka_headers_t *
 headers_of(int64_t i)
 {
 	rd_kafka_headers_t *list = rd_kafka_headers_new(12);
-	char id[40], position[40], trace[64];
+	char id[64], position[64], trace[64];
 
 	snprintf(id, sizeof(id), "0192d3a4-%04" PRIx64 "-7%03" PRIx64 "-8000-%012" PRIx64,
 		(i >> 12) & 0xffff, i & 0xfff, i);
@@ -88,7 +88,7 @@ send_one(rd_kafka_t *rk, const char *topic, int64_t i, int64_t keys, char *value
 {
 	rd_kafka_headers_t *list = headers_of(i);
 	rd_kafka_resp_err_t rc;
-	char key[24];
+	char key[40];
 	int n;
 
 	snprintf(key, sizeof(key), "key-%06" PRId64, (i * 7919) % keys);

@@ -190,3 +190,28 @@ def one_source_down(t):
     status, text = daemon.http("/readyz")
     assert status == 503 and "gone" in text, (status, text)
     t.check_topic(topic, expected=writers.committed(url), version=VERSION)
+
+
+@e2e("e2e.outbox.sweep", records=2, kafka=True)
+def sweep(t):
+    """What is kept for a while only goes when its time is over; an open dead letter stays."""
+    url = t.database()
+    psql(url, """
+        INSERT INTO skald.inbox VALUES ('g', 'old', now() - interval '15 days'),
+            ('g', 'new', now() - interval '13 days');
+        INSERT INTO skald.audit_entry (at, actor, action, target) VALUES
+            (now() - interval '401 days', 'a', 'old', 't'), (now(), 'a', 'new', 't');
+        INSERT INTO skald.dead_letter_entry (id, at, changed_at, consumer_group, topic,
+            partition, record_offset, digest, class, message, fingerprint, state)
+        SELECT gen_random_uuid(), now() - i.age, now() - i.age, 'g', 't', 0, i.n, '\\x', 'FATAL',
+            'm', 'f', i.state
+        FROM (VALUES (1, interval '91 days', 'dead'), (2, interval '91 days', 'resolved'),
+                     (3, interval '89 days', 'archived')) AS i(n, age, state);""")
+    t.skaldd(url)
+    wait_until(lambda: psql(url, "SELECT count(*) FROM skald.inbox") == [["1"]]
+               and psql(url, "SELECT count(*) FROM skald.audit_entry") == [["1"]], 30, "a sweep")
+    assert psql(url, "SELECT message_id FROM skald.inbox") == [["new"]]
+    assert psql(url, "SELECT action FROM skald.audit_entry") == [["new"]]
+    left = psql(url, "SELECT record_offset FROM skald.dead_letter_entry ORDER BY 1")
+    assert left == [["1"], ["3"]], left
+    t.checked(records=len(left))

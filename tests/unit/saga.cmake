@@ -1,2 +1,6 @@
+skald_test(NAME unit.saga.def SOURCES unit/saga/def.c)
+target_compile_definitions(unit.saga.def PRIVATE
+	SAGA_FILES="${CMAKE_CURRENT_SOURCE_DIR}/unit/saga")
+skald_test(NAME unit.saga.path SOURCES unit/saga/path.c)
 skald_test(NAME unit.saga.walks TIMEOUT 180
 	SOURCES unit/saga/walks.c unit/saga/world.c unit/saga/observer.c)

@@ -325,9 +325,8 @@ an_old_transaction_makes_no_tick_slow(void)
 	pg_exec(sql, "SELECT skald.relay_turn(1, NULL, NULL, true, false, false); "
 		     "SELECT skald.relay_turn(1, 1, NULL, false, false, false)");
 	add(sql, "oldest", "b", 2);
-	pg_exec(sql,
-		"SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off; "
-		"SET plan_cache_mode = force_generic_plan");
+	pg_exec(sql, "SET enable_seqscan = off; SET jit = off; "
+		     "SET plan_cache_mode = force_generic_plan");
 	CU_ASSERT_EQUAL(pg_int(sql, "SELECT opened FROM skald.relay_turn(1, NULL, NULL, "
 				    "true, false, false)"),
 		2);

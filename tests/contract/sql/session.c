@@ -113,6 +113,41 @@ array_literals_arrive_whole(void)
 }
 
 static void
+binary_arrays_arrive_whole(void)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	struct skald_param params[4];
+	struct skald_buf buf[4];
+
+	for (unsigned i = 0; i < 4; i++)
+		skald_buf_init(&buf[i], 1000);
+	skald_array_binary_begin(&buf[0], SKALD_OID_TEXT);
+	skald_array_binary_add(&buf[0], SKALD_SLICE_LIT("a\"b\\{,}"));
+	skald_array_binary_add(&buf[0], SKALD_SLICE_NULL);
+	skald_array_binary_begin(&buf[1], SKALD_OID_INT8);
+	skald_array_binary_add_int(&buf[1], INT64_MIN);
+	skald_array_binary_add_int(&buf[1], 7);
+	skald_array_binary_begin(&buf[2], SKALD_OID_BYTEA);
+	skald_array_binary_add(&buf[2], skald_slice_make("\x00\xff", 2));
+	skald_array_binary_begin(&buf[3], SKALD_OID_INT4);
+	for (unsigned i = 0; i < 4; i++)
+		params[i] = skald_array_binary_end(&buf[i]);
+	CU_ASSERT_EQUAL(skald_sql_query(sql,
+				"SELECT $1[1] = E'a\"b\\\\{,}' AND $1[2] IS NULL"
+				" AND array_length($1, 1) = 2,"
+				" $2 = '{-9223372036854775808,7}', $3[1] = '\\x00ff',"
+				" $4 = '{}'",
+				params, 4, false, &rows, &err),
+		SKALD_OK);
+	for (unsigned i = 0; i < 4; i++) {
+		CU_ASSERT_TRUE(skald_rows_bool(rows, 0, i));
+		skald_buf_done(&buf[i]);
+	}
+	skald_rows_free(rows);
+}
+
+static void
 rows_affected_are_counted(void)
 {
 	struct skald_err err = SKALD_ERR_INIT;
@@ -423,8 +458,8 @@ int
 main(void)
 {
 	static const struct check_case cases[] = { CHECK(cells_come_back_in_both_formats),
-		CHECK(array_literals_arrive_whole), CHECK(rows_affected_are_counted),
-		CHECK(statements_are_prepared_once),
+		CHECK(array_literals_arrive_whole), CHECK(binary_arrays_arrive_whole),
+		CHECK(rows_affected_are_counted), CHECK(statements_are_prepared_once),
 		CHECK(more_statements_than_the_cache_holds),
 		CHECK(a_migration_under_a_prepared_statement_is_retried),
 		CHECK(errors_say_what_happened_without_payload),

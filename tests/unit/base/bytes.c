@@ -58,6 +58,32 @@ knows_utf8(void)
 	CU_ASSERT(skald_slice_is_utf8(SKALD_SLICE_NULL));
 }
 
+/* Eight at a time or one by one: a bad byte is seen wherever it stands. */
+static void
+knows_utf8_at_every_place(void)
+{
+	static const char odd[] = { '\0', '\x80', '\xC3', '\xFF' };
+	char text[24];
+
+	for (size_t bytes = 1; bytes <= sizeof(text); bytes++)
+		for (size_t at = 0; at < bytes; at++) {
+			for (size_t k = 0; k < sizeof(odd); k++) {
+				memset(text, 'a' + (int)k, sizeof(text));
+				text[at] = odd[k];
+				CU_ASSERT(!skald_slice_is_utf8(
+					skald_slice_make(text, bytes)));
+			}
+			memset(text, '\x01', sizeof(text));
+			text[at] = '\x7F';
+			CU_ASSERT(skald_slice_is_utf8(skald_slice_make(text, bytes)));
+			if (at + 1 < bytes) {
+				memcpy(text + at, "\xC3\xA4", 2);
+				CU_ASSERT(skald_slice_is_utf8(
+					skald_slice_make(text, bytes)));
+			}
+		}
+}
+
 static void
 copies_and_compares(void)
 {
@@ -193,6 +219,7 @@ main(void)
 	static const struct check_case cases[] = {
 		CHECK(reads_whole_int64_only),
 		CHECK(knows_utf8),
+		CHECK(knows_utf8_at_every_place),
 		CHECK(copies_and_compares),
 		CHECK(grows_up_to_its_limit),
 		CHECK(leaves_no_holes_after_a_failure),

@@ -72,6 +72,71 @@ longer_than_a_chunk(void)
 }
 
 static void
+writes_binary_arrays(void)
+{
+	static const char texts[] = "\0\0\0\1\0\0\0\1\0\0\0\31\0\0\0\3\0\0\0\1"
+				    "\0\0\0\2a\"\377\377\377\377\0\0\0\0";
+	static const char numbers[] = "\0\0\0\1\0\0\0\0\0\0\0\24\0\0\0\2\0\0\0\1"
+				      "\0\0\0\10\377\377\377\377\377\377\377\376"
+				      "\0\0\0\10\0\0\0\1\0\0\0\0";
+	static const char small[] = "\0\0\0\1\0\0\0\0\0\0\0\27\0\0\0\1\0\0\0\1"
+				    "\0\0\0\4\377\377\377\377";
+	static const char none[] = "\0\0\0\0\0\0\0\0\0\0\0\21";
+	struct skald_param p;
+	struct skald_buf buf;
+
+	skald_buf_init(&buf, 1000);
+	skald_array_binary_begin(&buf, SKALD_OID_TEXT);
+	skald_array_binary_add(&buf, SKALD_SLICE_LIT("a\""));
+	skald_array_binary_add(&buf, SKALD_SLICE_NULL);
+	skald_array_binary_add(&buf, SKALD_SLICE_LIT(""));
+	p = skald_array_binary_end(&buf);
+	CU_ASSERT(p.is_binary && p.type_oid == 1009);
+	CU_ASSERT(skald_slice_is_equal(p.value, SKALD_SLICE_LIT(texts)));
+	skald_buf_clear(&buf);
+	skald_array_binary_begin(&buf, SKALD_OID_INT8);
+	skald_array_binary_add_int(&buf, -2);
+	skald_array_binary_add_int(&buf, INT64_C(1) << 32);
+	p = skald_array_binary_end(&buf);
+	CU_ASSERT(p.type_oid == 1016);
+	CU_ASSERT(skald_slice_is_equal(p.value, SKALD_SLICE_LIT(numbers)));
+	skald_buf_clear(&buf);
+	skald_array_binary_begin(&buf, SKALD_OID_INT4);
+	skald_array_binary_add_int(&buf, -1);
+	p = skald_array_binary_end(&buf);
+	CU_ASSERT(p.type_oid == 1007);
+	CU_ASSERT(skald_slice_is_equal(p.value, SKALD_SLICE_LIT(small)));
+	skald_buf_clear(&buf);
+	skald_array_binary_begin(&buf, SKALD_OID_BYTEA);
+	p = skald_array_binary_end(&buf);
+	CU_ASSERT(p.type_oid == 1001);
+	CU_ASSERT(skald_slice_is_equal(p.value, SKALD_SLICE_LIT(none)));
+	skald_buf_done(&buf);
+}
+
+/* Out of room: failed, and nothing is written beyond. */
+static void
+binary_arrays_have_a_limit(void)
+{
+	struct skald_buf buf;
+
+	skald_buf_init(&buf, 30);
+	skald_array_binary_begin(&buf, SKALD_OID_TEXT);
+	skald_array_binary_add(&buf, SKALD_SLICE_LIT("123"));
+	CU_ASSERT_FALSE(buf.failed);
+	skald_array_binary_add(&buf, SKALD_SLICE_LIT("4"));
+	CU_ASSERT_TRUE(buf.failed);
+	skald_array_binary_add_int(&buf, 5);
+	CU_ASSERT_TRUE(buf.failed);
+	skald_buf_done(&buf);
+	skald_buf_init(&buf, 10);
+	skald_array_binary_begin(&buf, SKALD_OID_INT4);
+	skald_array_binary_add_int(&buf, 5);
+	CU_ASSERT_TRUE(buf.failed);
+	skald_buf_done(&buf);
+}
+
+static void
 fills_parameters(void)
 {
 	struct skald__params p;
@@ -96,7 +161,8 @@ main(void)
 {
 	static const struct check_case cases[] = { CHECK(quotes_every_text),
 		CHECK(writes_bytes_as_hex), CHECK(writes_numbers_and_nothing),
-		CHECK(longer_than_a_chunk), CHECK(fills_parameters) };
+		CHECK(longer_than_a_chunk), CHECK(fills_parameters),
+		CHECK(writes_binary_arrays), CHECK(binary_arrays_have_a_limit) };
 
 	return check_main("unit.sql.param", cases, CHECK_COUNT(cases));
 }

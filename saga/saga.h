@@ -1,0 +1,68 @@
+/*
+ * saga.h - many steps, one outcome: definitions of sagas.
+ */
+#ifndef SKALD_SAGA_SAGA_H
+#define SKALD_SAGA_SAGA_H
+
+#include "base/err.h"
+#include "base/slice.h"
+
+/* What a saga may hold, as docs/protocol.md says. */
+#define SKALD_SAGA_DEF_BYTES_MAX   (256 * 1024)
+#define SKALD_SAGA_STEPS_MAX       200
+#define SKALD_SAGA_NAME_BYTES_MAX  63
+#define SKALD_SAGA_KEY_BYTES_MAX   255
+#define SKALD_SAGA_INPUT_BYTES_MAX (256 * 1024)
+#define SKALD_SAGA_REPLY_BYTES_MAX (256 * 1024)
+#define SKALD_SAGA_DATA_BYTES_MAX  (1024 * 1024) /* all of it, and what is rendered */
+/* A template of the definition around a value of the data: SKALD_JSON_DEPTH_MAX together. */
+#define SKALD_SAGA_TEMPLATE_DEPTH_MAX 16
+#define SKALD_SAGA_DATA_DEPTH_MAX     48
+#define SKALD_SAGA_DURATION_DAYS_MAX  3650 /* of a time-out, a backoff, a deadline */
+#define SKALD_SAGA_PATH_BYTES_MAX     1024
+#define SKALD_SAGA_HASH_TEXT_BYTES    41 /* SHA-1 in hex and a NUL */
+
+/* --- definitions --------------------------------------------------------------------------- */
+
+/* A checked definition: on the heap, never changed, so any thread may read it. */
+struct skald_saga_def;
+
+/* One thing that is wrong; borrowed for the call. */
+struct skald_saga_fault {
+	const char *pointer; /* JSON pointer; of a missing member the one it would have */
+	const char *rule; /* what is asked for; the same words each time */
+	const char *hint; /* what was found, or what to write instead; may be "" */
+};
+typedef void (*skald_saga_fault_fn)(const struct skald_saga_fault *fault, void *ctx);
+
+/*
+ * Read and check the text of a definition. Every fault is told, not only the first
+ * (at most 1000); a text that is no JSON has one, with pointer "".
+ *
+ * text     borrowed; copied.
+ * fault    may be NULL.
+ * Returns  REJECT: faults were found; err has the first and their number.
+ *          RETRY: no memory.
+ */
+SKALD_MUSTUSE enum skald_rc skald_saga_def_create(struct skald_saga_def **def,
+	struct skald_slice text, skald_saga_fault_fn fault, void *ctx,
+	struct skald_err *err);
+void skald_saga_def_destroy(struct skald_saga_def *def);
+
+const char *skald_saga_def_name(const struct skald_saga_def *def);
+int skald_saga_def_version(const struct skald_saga_def *def);
+/* The text as it was given: what is stored and shown. */
+struct skald_slice skald_saga_def_text(const struct skald_saga_def *def);
+/*
+ * SHA-1 of the canonical text, in lower-case hex: no white space, members in the
+ * order of their names (bytes), strings in one way of escaping, numbers digit by
+ * digit as written. So layout and the order of members do not matter.
+ */
+const char *skald_saga_def_hash(const struct skald_saga_def *def);
+
+unsigned skald_saga_def_step_count(const struct skald_saga_def *def);
+const char *skald_saga_def_step_name(const struct skald_saga_def *def, unsigned step);
+/* Index of the step, or -1. */
+int skald_saga_def_step(const struct skald_saga_def *def, struct skald_slice name);
+
+#endif
