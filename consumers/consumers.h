@@ -10,10 +10,13 @@
 
 #include "base/err.h"
 #include "base/headers.h"
+#include "base/json.h"
 #include "base/metrics.h"
 #include "base/slice.h"
+#include "base/uuid.h"
 
 struct pg_conn;
+struct skald_buf;
 struct skald_config;
 struct skald_kafka_props;
 struct skald_topic_conf;
@@ -51,6 +54,96 @@ typedef enum skald_rc (*skald_handler_fn)(
 /* Many at once, each once in effect; a failing batch is bisected down to the culprit. */
 typedef enum skald_rc (*skald_batch_fn)(struct skald_delivery *const *deliveries,
 	unsigned count, struct pg_conn *tx, void *ctx, struct skald_err *err);
+
+/* --- commands of sagas ---------------------------------------------------------------------- */
+
+enum skald_op { SKALD_OP_ACTION, SKALD_OP_COMPENSATION, SKALD_OP_QUERY };
+/* "action", "compensation", "query" */
+const char *skald_op_name(enum skald_op op);
+
+/* One command as a handler sees it; borrowed for the call. */
+struct skald_command;
+
+struct skald_slice skald_command_saga_id(const struct skald_command *cmd); /* 36 bytes */
+struct skald_slice skald_command_saga_name(const struct skald_command *cmd);
+struct skald_slice skald_command_step(const struct skald_command *cmd);
+enum skald_op skald_command_op(const struct skald_command *cmd);
+unsigned skald_command_attempt(const struct skald_command *cmd); /* the saga's, from 1 */
+struct skald_slice skald_command_type(const struct skald_command *cmd); /* ce_type */
+struct skald_slice skald_command_id(const struct skald_command *cmd); /* ce_id */
+/* The same for every attempt: what a callee outside the database is given. */
+struct skald_slice skald_command_key(const struct skald_command *cmd);
+/* Checked; JSON null when the command carries none. */
+struct skald_json skald_command_data(const struct skald_command *cmd);
+struct skald_headers skald_command_headers(const struct skald_command *cmd);
+/* For topic, offset, skald_delivery_defer. */
+struct skald_delivery *skald_command_delivery(const struct skald_command *cmd);
+/*
+ * What this participant's action of the same step answered, as JSON text into out;
+ * *found = false: nothing is kept. For compensations. Blocks one round trip.
+ */
+SKALD_MUSTUSE enum skald_rc skald_command_action_reply(const struct skald_command *cmd,
+	struct pg_conn *tx, struct skald_buf *out, bool *found, struct skald_err *err);
+
+/* What a handler answers: exactly one of these before it returns OK, the last one counts. */
+struct skald_reply;
+
+/* Done. fmt: a JSON object, or NULL for nothing; it becomes steps.<name> of the saga. FATAL if
+   it is no JSON object: a handler's mistake. */
+SKALD_MUSTUSE enum skald_rc skald_reply_success(
+	struct skald_reply *reply, const char *fmt, ...) SKALD_PRINTF(2, 3);
+/* A business no: the work of this command is rolled back. code: 1 to 255 bytes. */
+SKALD_MUSTUSE enum skald_rc skald_reply_failure(
+	struct skald_reply *reply, const char *code, const char *fmt, ...)
+	SKALD_PRINTF(3, 4);
+/* Not done, ask again; rolled back too. */
+SKALD_MUSTUSE enum skald_rc skald_reply_retryable(
+	struct skald_reply *reply, const char *code, const char *fmt, ...)
+	SKALD_PRINTF(3, 4);
+/* It may have happened outside the database; what the handler wrote stays. */
+SKALD_MUSTUSE enum skald_rc skald_reply_unknown(
+	struct skald_reply *reply, const char *code, const char *fmt, ...)
+	SKALD_PRINTF(3, 4);
+/* Answered later by skald_reply_by_key with skald_command_key. */
+SKALD_MUSTUSE enum skald_rc skald_reply_later(struct skald_reply *reply);
+
+/*
+ * Handles one command in the open transaction tx; the barrier has answered `run`, or `query`
+ * (then op is SKALD_OP_QUERY: find out whether it happened). Returns OK with a reply set;
+ * RETRY: its own trouble, tried again, after the last attempt answered `retryable`; REJECT:
+ * answered `failure` with err's code; FATAL: the process stops.
+ */
+typedef enum skald_rc (*skald_command_fn)(struct skald_command *cmd, struct pg_conn *tx,
+	struct skald_reply *reply, void *ctx, struct skald_err *err);
+
+/* The barrier by itself, on the caller's connection and in its open transaction (checked). */
+enum skald_verdict {
+	SKALD_VERDICT_RUN, /* do the work, then skald_reply */
+	SKALD_VERDICT_QUERY, /* find out, then skald_reply */
+	SKALD_VERDICT_PENDING, /* taken before, not answered yet: just commit */
+	SKALD_VERDICT_DUPLICATE, /* these three: the answer is in the outbox, just commit */
+	SKALD_VERDICT_EMPTY,
+	SKALD_VERDICT_REFUSED,
+};
+enum skald_outcome {
+	SKALD_OUTCOME_SUCCESS,
+	SKALD_OUTCOME_FAILURE,
+	SKALD_OUTCOME_RETRYABLE,
+	SKALD_OUTCOME_UNKNOWN,
+};
+/* REJECT: a header is missing or contradicts another (SK001). */
+SKALD_MUSTUSE enum skald_rc skald_participate(struct pg_conn *conn,
+	struct skald_headers headers, const char *participant,
+	enum skald_verdict *verdict, struct skald_err *err);
+/* data: JSON text, or NULL; *id (may be NULL) is the reply's. REJECT SK006: not taken in this
+   transaction, or answered. */
+SKALD_MUSTUSE enum skald_rc skald_reply(struct pg_conn *conn,
+	struct skald_headers headers, const char *participant, enum skald_outcome outcome,
+	const char *data, struct skald_uuid *id, struct skald_err *err);
+/* Any transaction, or none. *answered = false: its compensation came in between. */
+SKALD_MUSTUSE enum skald_rc skald_reply_by_key(struct pg_conn *conn, const char *key,
+	const char *participant, enum skald_outcome outcome, const char *data,
+	bool *answered, struct skald_err *err);
 
 /* --- consumer ------------------------------------------------------------------------------ */
 
@@ -126,6 +219,12 @@ SKALD_MUSTUSE enum skald_rc skald_service_events(
 /* type "*" takes what nothing else takes; else an unknown type is passed over and counted. */
 SKALD_MUSTUSE enum skald_rc skald_service_on_event(struct skald_service *svc,
 	const char *type, skald_handler_fn handler, void *ctx, struct skald_err *err);
+/* Serve commands from this topic, as the participant of the service's name. */
+SKALD_MUSTUSE enum skald_rc skald_service_commands(
+	struct skald_service *svc, const char *topic, struct skald_err *err);
+/* A type has one handler, of events or of commands; "*" is for events only. */
+SKALD_MUSTUSE enum skald_rc skald_service_on_command(struct skald_service *svc,
+	const char *type, skald_command_fn handler, void *ctx, struct skald_err *err);
 /* Call turn on a thread of its own with its own session, until it returns non-OK or stop: for
    programs that also write. *idle_ms = how long to sleep before the next turn. */
 typedef enum skald_rc (*skald_turn_fn)(

@@ -7,6 +7,7 @@
  *	marks.c    the watermarks it moves
  *	dead.c     dead letters       replay.c  the ones an operator wants again
  *	envelope.c what headers say   delivery.c  what a handler sees
+ *	command.c  commands of sagas  participant.c  taken and answered   reply.c, barrier.c
  */
 #ifndef SKALD_CONSUMERS_OWN_H
 #define SKALD_CONSUMERS_OWN_H
@@ -84,6 +85,38 @@ struct skald__envelope { /* what the headers say; slices into the record */
 	int64_t expires_at_us; /* 0: never */
 };
 
+/* Who handles a type of command. */
+struct skald__route_command {
+	skald_command_fn handler;
+	void *ctx;
+};
+/* NULL: not a command of ours. */
+typedef const struct skald__route_command *(*skald__find_command_fn)(
+	struct skald_slice type, void *ctx);
+
+struct skald_command { /* slices into the record */
+	struct skald_delivery *delivery;
+	const char *participant;
+	struct skald_slice saga_id, saga_name, step, attempt_text, key, reply_to;
+	struct skald_json data;
+	enum skald_op op;
+	unsigned attempt;
+	bool is_plain; /* an action's first key without a deadline */
+	uint64_t step_hash; /* of saga and step */
+};
+
+struct skald_reply {
+	bool is_set;
+	bool is_later;
+	enum skald_outcome outcome;
+	struct skald_buf data;
+	struct skald_buf scratch;
+	enum skald_rc fault; /* the handler's mistake in setting it */
+	struct skald_err err;
+};
+
+struct skald__participant;
+
 struct skald_delivery {
 	struct skald_consumer *consumer;
 	struct skald_kafka_record record;
@@ -96,6 +129,11 @@ struct skald_delivery {
 	bool has_inbox; /* deduped by id as well */
 	bool is_known; /* its id was consumed before, says this attempt's transaction */
 	bool is_replay;
+	const struct skald__route_command *route; /* NULL: no command */
+	struct skald_command command;
+	bool is_told; /* the barrier's verdict on it is known: */
+	enum skald_verdict told;
+	bool gives_up; /* attempts spent: answered, its handler not called */
 	const char *class; /* of the dead letter: RETRY FATAL DECODE EXPIRED */
 	struct skald_err why;
 	unsigned attempt; /* from 1 */
@@ -115,6 +153,7 @@ struct skald_consumer {
 	struct skald_consumer_conf conf; /* texts are ours */
 	skald__wants_fn wants; /* NULL: everything */
 	void *wants_ctx;
+	struct skald__participant *participant; /* NULL: serves no commands */
 	struct skald_wake wake;
 	struct skald_rand rand;
 	struct skald__counters count;
@@ -261,6 +300,49 @@ void skald__delivery_use(struct skald_consumer *c, struct skald_delivery *d);
 /* The same inside PostgreSQL, for handlers that emit by SQL. */
 enum skald_rc skald__delivery_use_sql(
 	struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err);
+
+/* --- command.c, reply.c -------------------------------------------------------------------- */
+
+/* Fill d->command from its headers and value; REJECT names header and rule; class DECODE. */
+enum skald_rc skald__command_read(struct skald_delivery *d, struct skald_err *err);
+const char *skald__outcome_name(enum skald_outcome outcome);
+void skald__reply_init(struct skald_reply *reply);
+void skald__reply_done(struct skald_reply *reply);
+void skald__reply_clear(struct skald_reply *reply);
+/* {"code","message"} from what a handler said about itself. */
+void skald__reply_set_error(struct skald_reply *reply, enum skald_outcome outcome,
+	const char *fallback, const struct skald_err *why);
+
+/* --- participant.c ------------------------------------------------------------------------- */
+
+/*
+ * Commands in the batch's transaction: taken together at its begin, answered together at its
+ * end, what lies between runs in a savepoint. One of a step that has another before it in
+ * the range is taken when its turn comes.
+ */
+enum skald_rc skald__consumer_commands(struct skald_consumer *c, const char *participant,
+	skald__find_command_fn find, void *ctx, struct skald_err *err);
+void skald__participant_free(struct skald_consumer *c);
+/* Is d a command? Then d->route and d->command are set; REJECT: a malformed one. */
+enum skald_rc skald__participant_find(
+	struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err);
+/* Forget what the last attempt took and owes. */
+void skald__participant_reset(struct skald_consumer *c);
+/* Add d to those taken at the begin, if it is the first of its step. */
+void skald__participant_ask(struct skald_consumer *c, struct skald_delivery *d);
+/* In a pipeline: queue the take of all asked and a savepoint; how many results that gives. */
+enum skald_rc skald__participant_send_take(
+	struct skald_consumer *c, unsigned *results, struct skald_err *err);
+enum skald_rc skald__participant_take_results(
+	struct skald_consumer *c, struct skald_err *err);
+/* Participate unless done, handler, answer. */
+enum skald_rc skald__participant_call(
+	struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err);
+/* Write the answers owed: in a pipeline, and by itself. */
+bool skald__participant_owes(const struct skald_consumer *c);
+enum skald_rc skald__participant_send_answers(
+	struct skald_consumer *c, struct skald_err *err);
+enum skald_rc skald__participant_flush(struct skald_consumer *c, struct skald_err *err);
 
 /* --- dead.c -------------------------------------------------------------------------------- */
 
