@@ -29,6 +29,12 @@ static const struct skald__flag *const dlq_lists[] = { skald__select_flags,
 	skald__limit_flags, NULL };
 static const struct skald__flag *const cat_lists[] = { skald__cat_flags, NULL };
 static const struct skald__flag *const replay_lists[] = { skald__replay_flags, NULL };
+static const struct skald__flag *const saga_lists[] = { skald__saga_select_flags,
+	skald__limit_flags, NULL };
+static const struct skald__flag *const saga_start_lists[] = { skald__saga_start_flags,
+	NULL };
+static const struct skald__flag *const saga_deploy_lists[] = { skald__saga_deploy_flags,
+	NULL };
 
 /* clang-format off */
 const struct skald__command skald__commands[] = {
@@ -99,6 +105,46 @@ const struct skald__command skald__commands[] = {
 		"With --wait the exit status is 0 when it was applied, 1 when it failed again, 4 "
 		"when the time is up.",
 		replay_lists, skald__cmd_dlq_replay },
+	{ "saga", "validate", "FILE", 1, 1,
+		"check a definition: every fault at once",
+		"Each fault with its JSON pointer, the rule, and a hint. Exit status 2 when there "
+		"is one. With --json one object a line. FILE - is standard input.",
+		NULL, skald__cmd_saga_validate },
+	{ "saga", "deploy", "FILE", 1, 1,
+		"store a version of a definition and make it current",
+		"The same version again is nothing, or refused (exit status 5) when its content "
+		"differs. Sagas that run stay on their version.",
+		saga_deploy_lists, skald__cmd_saga_deploy },
+	{ "saga", "defs", NULL, 0, 0,
+		"definitions, their versions and open sagas", NULL, NULL,
+		skald__cmd_saga_defs },
+	{ "saga", "use", "NAME VERSION", 2, 2,
+		"make a version the current one: the rollback", NULL, NULL,
+		skald__cmd_saga_use },
+	{ "saga", "retire", "NAME [VERSION]", 1, 2,
+		"refuse new starts of a definition, or of one version",
+		"Sagas that run on it go on.", NULL, skald__cmd_saga_retire },
+	{ "saga", "start", "NAME", 1, 1,
+		"start a saga, or find the one that runs",
+		"The same name, key and input again returns the same saga; another input is "
+		"refused (exit status 5). --again failed starts a new run when the last one did "
+		"not complete.\n\n"
+		"With --wait the exit status is 0 when it completed, 1 when it finished otherwise, "
+		"3 when it is stuck, 4 when the time is up.",
+		saga_start_lists, skald__cmd_saga_start },
+	{ "saga", "ls", NULL, 0, 0,
+		"sagas, newest first: open ones, with --all finished ones too", NULL,
+		saga_lists, skald__cmd_saga_ls },
+	{ "saga", "show", "ID", 1, 1,
+		"one saga: where it is, each step, why",
+		"ID is a uuid, its beginning, or NAME/KEY (the newest run).",
+		NULL, skald__cmd_saga_show },
+	{ "saga", "history", "ID", 1, 1,
+		"what happened to it, event by event", NULL, NULL, skald__cmd_saga_history },
+	{ "trace", NULL, "CORRELATION_ID", 1, 1,
+		"one timeline: messages, sagas, dead letters, replays",
+		"In every database of the configuration, in the order of time.",
+		NULL, skald__cmd_trace },
 	{ "config", "sample", NULL, 0, 0,
 		"print a documented skald.conf", NULL, NULL, skald__cmd_config_sample },
 	{ "config", "show", NULL, 0, 0,

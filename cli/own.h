@@ -239,7 +239,8 @@ enum skald_rc skald__consumers_by_topic(struct skald_sql *sql,
 extern const struct skald__flag skald__limit_flags[], skald__status_flags[],
 	skald__migrate_flags[], skald__grants_flags[], skald__outbox_flags[],
 	skald__tail_flags[], skald__consumer_flags[], skald__cat_flags[],
-	skald__replay_flags[];
+	skald__replay_flags[], skald__saga_select_flags[], skald__saga_start_flags[],
+	skald__saga_deploy_flags[];
 
 enum skald__exit skald__cmd_status(struct skald__cli *cli);
 enum skald__exit skald__cmd_doctor(struct skald__cli *cli);
@@ -254,6 +255,16 @@ enum skald__exit skald__cmd_dlq_ls(struct skald__cli *cli);
 enum skald__exit skald__cmd_dlq_show(struct skald__cli *cli);
 enum skald__exit skald__cmd_dlq_cat(struct skald__cli *cli);
 enum skald__exit skald__cmd_dlq_replay(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_validate(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_deploy(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_defs(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_use(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_retire(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_start(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_ls(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_show(struct skald__cli *cli);
+enum skald__exit skald__cmd_saga_history(struct skald__cli *cli);
+enum skald__exit skald__cmd_trace(struct skald__cli *cli);
 enum skald__exit skald__cmd_config_sample(struct skald__cli *cli);
 enum skald__exit skald__cmd_config_show(struct skald__cli *cli);
 enum skald__exit skald__cmd_version(struct skald__cli *cli);

@@ -307,6 +307,17 @@ skald_saga_def_step_name(const struct skald_saga_def *def, unsigned step)
 	return def->steps[step].name;
 }
 
+const char *
+skald_saga_def_step_kind(const struct skald_saga_def *def, unsigned step)
+{
+	static const char *const names[] = { [SAGA_COMPENSATABLE] = "compensatable",
+		[SAGA_PIVOT] = "pivot",
+		[SAGA_RETRIABLE] = "retriable" };
+
+	SKALD_ASSERT(step < def->plan.step_count);
+	return names[def->plan.steps[step].kind];
+}
+
 int
 skald_saga_def_step(const struct skald_saga_def *def, struct skald_slice name)
 {

@@ -62,6 +62,7 @@ const char *skald_saga_def_hash(const struct skald_saga_def *def);
 
 unsigned skald_saga_def_step_count(const struct skald_saga_def *def);
 const char *skald_saga_def_step_name(const struct skald_saga_def *def, unsigned step);
+const char *skald_saga_def_step_kind(const struct skald_saga_def *def, unsigned step);
 /* Index of the step, or -1. */
 int skald_saga_def_step(const struct skald_saga_def *def, struct skald_slice name);
 
