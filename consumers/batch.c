@@ -59,6 +59,7 @@ read_record(struct skald_consumer *c, unsigned i, const struct skald_kafka_recor
 	d->record = *record;
 	d->part = skald__part_find(c, record->topic, record->partition);
 	d->is_passed = d->has_inbox = d->is_replay = false;
+	d->route = NULL;
 	d->class = NULL;
 	d->attempt = 1;
 	d->emitted_count = 0;
@@ -69,9 +70,10 @@ read_record(struct skald_consumer *c, unsigned i, const struct skald_kafka_recor
 	if (!d->part || d->part->state != PART_ACTIVE)
 		return;
 	d->base = VERDICT_RUN;
-	if (skald__envelope_read(record, &d->envelope, &err)) {
+	if (skald__envelope_read(record, &d->envelope, &err) ||
+		skald__participant_find(c, d, &err)) {
 		kill_delivery(c, i, "DECODE", &err);
-	} else if (d->envelope.expires_at_us &&
+	} else if (d->envelope.expires_at_us && !d->route &&
 		   d->envelope.expires_at_us < skald_wall_us()) {
 		(void)skald_fail(&err, SKALD_REJECT, "message", "expired",
 			"ce_expirytime: is over");
@@ -88,7 +90,7 @@ read_record(struct skald_consumer *c, unsigned i, const struct skald_kafka_recor
 	d->lane.has_position = d->envelope.has_position;
 	d->lane.stream = d->envelope.stream;
 	d->lane.position = d->envelope.position;
-	d->has_inbox = d->envelope.source.data &&
+	d->has_inbox = d->envelope.source.data && !d->route &&
 		       (d->envelope.is_recovered ||
 			       (c->conf.id_inbox && !d->envelope.has_position));
 }

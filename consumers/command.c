@@ -123,8 +123,9 @@ is_step_name(struct skald_slice s)
 static bool
 is_topic(struct skald_slice s)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "0123456789._-";
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		"0123456789._-";
 
 	if (s.bytes > SKALD_TOPIC_BYTES_MAX || skald_slice_is_text(s, ".") ||
 		skald_slice_is_text(s, ".."))
@@ -194,7 +195,8 @@ check(struct skald_command *cmd, struct skald_slice op, bool *is_first,
 	struct skald_uuid id;
 
 	if (!skald_uuid_parse(cmd->saga_id, &id))
-		return refuse(err, "invalid", "ce_sagaid", "must be a uuid in lower case");
+		return refuse(
+			err, "invalid", "ce_sagaid", "must be a uuid in lower case");
 	if (!is_step_name(cmd->saga_name))
 		return refuse(err, "invalid", "ce_saganame",
 			"must be a lower-case name of 1 to 63 of [a-z0-9-]");
@@ -205,7 +207,8 @@ check(struct skald_command *cmd, struct skald_slice op, bool *is_first,
 		return refuse(err, "invalid", "ce_sagaop",
 			"must be action, compensation or query");
 	if (!read_number(cmd->attempt_text, 1, &cmd->attempt))
-		return refuse(err, "invalid", "ce_sagaattempt", "must be a number from 1");
+		return refuse(
+			err, "invalid", "ce_sagaattempt", "must be a number from 1");
 	if (!is_topic(cmd->reply_to))
 		return refuse(err, "invalid", "ce_replyto", "must be a topic");
 	if (!is_key_fitting(cmd, is_first))

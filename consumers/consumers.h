@@ -93,17 +93,14 @@ struct skald_reply;
 SKALD_MUSTUSE enum skald_rc skald_reply_success(
 	struct skald_reply *reply, const char *fmt, ...) SKALD_PRINTF(2, 3);
 /* A business no: the work of this command is rolled back. code: 1 to 255 bytes. */
-SKALD_MUSTUSE enum skald_rc skald_reply_failure(
-	struct skald_reply *reply, const char *code, const char *fmt, ...)
-	SKALD_PRINTF(3, 4);
+SKALD_MUSTUSE enum skald_rc skald_reply_failure(struct skald_reply *reply,
+	const char *code, const char *fmt, ...) SKALD_PRINTF(3, 4);
 /* Not done, ask again; rolled back too. */
-SKALD_MUSTUSE enum skald_rc skald_reply_retryable(
-	struct skald_reply *reply, const char *code, const char *fmt, ...)
-	SKALD_PRINTF(3, 4);
+SKALD_MUSTUSE enum skald_rc skald_reply_retryable(struct skald_reply *reply,
+	const char *code, const char *fmt, ...) SKALD_PRINTF(3, 4);
 /* It may have happened outside the database; what the handler wrote stays. */
-SKALD_MUSTUSE enum skald_rc skald_reply_unknown(
-	struct skald_reply *reply, const char *code, const char *fmt, ...)
-	SKALD_PRINTF(3, 4);
+SKALD_MUSTUSE enum skald_rc skald_reply_unknown(struct skald_reply *reply,
+	const char *code, const char *fmt, ...) SKALD_PRINTF(3, 4);
 /* Answered later by skald_reply_by_key with skald_command_key. */
 SKALD_MUSTUSE enum skald_rc skald_reply_later(struct skald_reply *reply);
 

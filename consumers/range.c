@@ -20,6 +20,8 @@ fate_of(const struct skald_consumer *c, unsigned i)
 
 	if (d->is_known || (d->verdict != VERDICT_RUN && d->verdict != VERDICT_DEAD))
 		return FATE_NOTHING;
+	if (d->route && c->msgs[i].fate == RUN_DEAD_RETRY)
+		return FATE_HANDLE; /* a command must be answered */
 	return c->msgs[i].fate == RUN_HANDLE ? FATE_HANDLE : FATE_DEAD;
 }
 
@@ -135,7 +137,9 @@ skald__handler_call(
 	skald__delivery_use(c, d);
 	if (c->conf.sql_context)
 		rc = skald__delivery_use_sql(c, d, err);
-	if (!rc && c->conf.handler)
+	if (!rc && d->route)
+		rc = skald__participant_call(c, d, err);
+	else if (!rc && c->conf.handler)
 		rc = c->conf.handler(d, tx, c->conf.ctx, err);
 	else if (!rc)
 		rc = c->conf.batch(&d, 1, tx, c->conf.ctx, err);
@@ -158,6 +162,7 @@ call_each(struct skald_consumer *c, unsigned lo, unsigned hi, int *culprit,
 		if (fate_of(c, i) != FATE_HANDLE)
 			continue;
 		d->attempt = c->msgs[i].attempts + 1u;
+		d->gives_up = c->msgs[i].fate == RUN_DEAD_RETRY;
 		rc = skald__handler_call(c, d, err);
 		if (rc) {
 			*culprit = (int)i;
@@ -225,6 +230,7 @@ enum skald_rc
 skald__range_begin(struct skald_consumer *c, struct skald_err *err)
 {
 	struct skald_err ignored = SKALD_ERR_INIT;
+	unsigned taken = 0;
 	enum skald_rc rc, end_rc;
 
 	rc = skald_pipe_begin(c->sql, err);
@@ -232,9 +238,13 @@ skald__range_begin(struct skald_consumer *c, struct skald_err *err)
 		return rc;
 	rc = skald__range_send_begin(c, err);
 	if (!rc)
+		rc = skald__participant_send_take(c, &taken, err);
+	if (!rc)
 		rc = skald_pipe_sync(c->sql, err);
 	for (unsigned i = 0; i < 2 && !rc; i++)
 		rc = skald_pipe_take(c->sql, NULL, err);
+	if (!rc && taken)
+		rc = skald__participant_take_results(c, err);
 	end_rc = skald_pipe_end(c->sql, rc ? &ignored : err);
 	return rc ? rc : end_rc;
 }
@@ -266,8 +276,9 @@ take_results(struct skald_consumer *c, unsigned lo, unsigned hi, bool has_begin,
 	struct skald_err *err)
 {
 	struct finish f = { .culprit = -1 };
+	unsigned before = (has_begin ? 2u : 0u) + (skald__participant_owes(c) ? 1u : 0u);
 
-	for (unsigned i = 0; i < 2 && has_begin && !f.rc; i++)
+	for (unsigned i = 0; i < before && !f.rc; i++)
 		f.rc = skald_pipe_take(c->sql, NULL, err);
 	for (unsigned i = lo; i < hi && !f.rc; i++) {
 		if (fate_of(c, i) != FATE_DEAD)
@@ -298,11 +309,17 @@ finish(struct skald_consumer *c, unsigned lo, unsigned hi, bool has_begin,
 		return f;
 	if (has_begin)
 		f.rc = skald__range_send_begin(c, err);
+	if (!f.rc && skald__participant_owes(c)) {
+		f.rc = skald__participant_send_answers(c, err);
+		SKALD_FAILPOINT(participant_after_reply);
+	}
 	if (!f.rc)
 		f.rc = send_dead(c, lo, hi, err);
 	if (!f.rc)
 		f.rc = skald__marks_send(c, lo, hi, err);
 	SKALD_FAILPOINT(runner_before_commit);
+	if (skald__participant_owes(c))
+		SKALD_FAILPOINT(participant_before_commit);
 	if (!f.rc)
 		f.rc = skald_pipe_send(c->sql, "COMMIT", NULL, 0, false, err);
 	if (!f.rc)
@@ -382,8 +399,9 @@ expire(struct skald_consumer *c, unsigned lo, unsigned hi)
 	for (unsigned i = lo; i < hi; i++) {
 		struct skald_delivery *d = &c->deliveries[i];
 
+		/* a command's deadline is the barrier's: it must be answered */
 		if (!d->envelope.expires_at_us || d->envelope.expires_at_us >= now_us ||
-			fate_of(c, i) != FATE_HANDLE)
+			d->route || fate_of(c, i) != FATE_HANDLE)
 			continue;
 		(void)skald_fail(&err, SKALD_REJECT, "message", "expired",
 			"ce_expirytime: is over");
@@ -403,6 +421,18 @@ log_dead(struct skald_consumer *c, struct skald_delivery *d)
 	skald__delivery_use(c, NULL);
 }
 
+static void
+log_given_up(struct skald_consumer *c, struct skald_delivery *d)
+{
+	skald__delivery_use(c, d);
+	skald_log_err(SKALD_LOG_WARN, &d->why,
+		"command answered retryable: topic=%s partition=%d offset=%lld "
+		"attempts=%u",
+		d->record.topic, (int)d->record.partition, (long long)d->record.offset,
+		d->attempt - 1);
+	skald__delivery_use(c, NULL);
+}
+
 /* Committed: what the database knows, memory knows. */
 static struct run_event
 committed(struct skald_consumer *c, unsigned lo, unsigned hi)
@@ -418,6 +448,8 @@ committed(struct skald_consumer *c, unsigned lo, unsigned hi)
 			skald__lane_commit(&d->part->lanes, &d->lane);
 		if (fate_of(c, i) == FATE_HANDLE) {
 			applied++;
+			if (d->gives_up)
+				log_given_up(c, d);
 		} else if (fate_of(c, i) == FATE_DEAD) {
 			dead++;
 			log_dead(c, d);
@@ -467,8 +499,12 @@ skald__range_run(struct skald_consumer *c, unsigned lo, unsigned hi)
 
 	c->has_emitted = false;
 	for (unsigned i = lo; i < hi; i++)
-		c->deliveries[i].is_known = false;
+		c->deliveries[i].is_known = c->deliveries[i].gives_up = false;
 	expire(c, lo, hi);
+	skald__participant_reset(c);
+	for (unsigned i = lo; i < hi; i++)
+		if (c->deliveries[i].route && fate_of(c, i) == FATE_HANDLE)
+			skald__participant_ask(c, &c->deliveries[i]);
 	has_handlers = count_fate(c, lo, hi, FATE_NOTHING) < hi - lo;
 	if (!has_handlers && !skald__marks_are_any(c, lo, hi))
 		return committed(c, lo, hi); /* nothing to write */
@@ -481,6 +517,8 @@ skald__range_run(struct skald_consumer *c, unsigned lo, unsigned hi)
 	rc = f.rc;
 	if (!rc) {
 		SKALD_FAILPOINT(runner_after_commit);
+		if (skald__participant_owes(c))
+			SKALD_FAILPOINT(participant_before_offset);
 		return committed(c, lo, hi);
 	}
 out:

@@ -127,10 +127,14 @@ send_end(struct skald_consumer *c, const struct replay *r, const char *state,
 static enum skald_rc
 apply(struct skald_consumer *c, struct replay *r, struct skald_err *err)
 {
-	enum skald_rc rc = skald__range_begin(c, err);
+	enum skald_rc rc;
 
+	skald__participant_reset(c);
+	rc = skald__range_begin(c, err);
 	if (!rc)
 		rc = skald__handler_call(c, &r->d, err);
+	if (!rc)
+		rc = skald__participant_flush(c, err);
 	if (!rc)
 		rc = send_end(c, r, "resolved", NULL, NULL, err);
 	if (!rc) {
@@ -173,12 +177,14 @@ run(struct skald_consumer *c, struct replay *r)
 	struct skald_err err = SKALD_ERR_INIT;
 	enum skald_rc rc = skald__envelope_read(&r->d.record, &r->d.envelope, &err);
 
+	if (!rc)
+		rc = skald__participant_find(c, &r->d, &err);
 	if (rc) {
 		give_back(c, r, "dead", "DECODE", &err);
 		log_outcome(c, r, "still dead", &err);
 		return;
 	}
-	if (r->d.envelope.expires_at_us &&
+	if (r->d.envelope.expires_at_us && !r->d.route &&
 		r->d.envelope.expires_at_us < skald_wall_us()) {
 		(void)skald_fail(&err, SKALD_REJECT, "message", "expired",
 			"ce_expirytime: is over");

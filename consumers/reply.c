@@ -74,8 +74,8 @@ add_formatted(struct skald_buf *buf, const char *fmt, va_list args)
 static enum skald_rc
 at_fault(struct skald_reply *reply, const char *code, const char *rule)
 {
-	reply->fault = skald_fail(
-		&reply->err, SKALD_FATAL, "skald", code, "reply: %s", rule);
+	reply->fault =
+		skald_fail(&reply->err, SKALD_FATAL, "skald", code, "reply: %s", rule);
 	return reply->fault;
 }
 

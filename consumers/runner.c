@@ -177,6 +177,7 @@ skald_consumer_destroy(struct skald_consumer *c)
 	if (!c)
 		return;
 	skald__consumer_drop(c);
+	skald__participant_free(c);
 	skald_kafka_consumer_close(c->kafka);
 	skald__part_free_all(c);
 	skald_sql_close(c->sql);

@@ -158,10 +158,17 @@ skald_service_events(struct skald_service *svc, const char *topic, struct skald_
 }
 
 enum skald_rc
-skald_service_on_event(struct skald_service *svc, const char *type,
-	skald_handler_fn handler, void *ctx, struct skald_err *err)
+skald_service_commands(
+	struct skald_service *svc, const char *topic, struct skald_err *err)
 {
-	if (!type || !*type || !handler)
+	return skald_service_events(svc, topic, err);
+}
+
+static enum skald_rc
+add_route(struct skald_service *svc, const char *type, bool has_handler,
+	struct skald__route route, struct skald_err *err)
+{
+	if (!type || !*type || !has_handler)
 		return skald_fail(err, SKALD_FATAL, "skald", "SK001",
 			"type, handler: must be given");
 	for (unsigned i = 0; i < svc->route_count; i++)
@@ -170,8 +177,30 @@ skald_service_on_event(struct skald_service *svc, const char *type,
 				"type %s: has a handler already", type);
 	if (svc->route_count == SERVICE_HANDLERS_MAX)
 		return too_many(err, "handlers", SERVICE_HANDLERS_MAX);
-	svc->routes[svc->route_count++] = (struct skald__route){ type, handler, ctx };
+	svc->routes[svc->route_count++] = route;
 	return SKALD_OK;
+}
+
+enum skald_rc
+skald_service_on_event(struct skald_service *svc, const char *type,
+	skald_handler_fn handler, void *ctx, struct skald_err *err)
+{
+	struct skald__route route = { .type = type, .handler = handler, .ctx = ctx };
+
+	return add_route(svc, type, handler != NULL, route, err);
+}
+
+enum skald_rc
+skald_service_on_command(struct skald_service *svc, const char *type,
+	skald_command_fn handler, void *ctx, struct skald_err *err)
+{
+	struct skald__route route = { .type = type, .command = { handler, ctx } };
+
+	if (type && strcmp(type, "*") == 0)
+		return skald_fail(err, SKALD_FATAL, "skald", "SK001",
+			"type *: is for events; a command's type must be named");
+	svc->has_commands = true;
+	return add_route(svc, type, handler != NULL, route, err);
 }
 
 enum skald_rc

@@ -27,8 +27,9 @@ struct skald__flag {
 
 struct skald__route {
 	const char *type; /* "*": what nothing else takes */
-	skald_handler_fn handler;
+	skald_handler_fn handler; /* NULL: a type of command */
 	void *ctx;
+	struct skald__route_command command;
 };
 
 struct skald__loop {
@@ -56,6 +57,7 @@ struct skald_service {
 	char *topic_list; /* of [service] topics, cut up */
 	struct skald__route routes[SERVICE_HANDLERS_MAX];
 	unsigned route_count;
+	bool has_commands;
 	struct skald__loop loops[SERVICE_LOOPS_MAX];
 	unsigned loop_count;
 	const char *setups[SERVICE_SETUPS_MAX];

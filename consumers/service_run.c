@@ -340,6 +340,14 @@ dispatch(struct skald_delivery *d, struct pg_conn *tx, void *ctx, struct skald_e
 	return route->handler(d, tx, route->ctx, err);
 }
 
+static const struct skald__route_command *
+find_command(struct skald_slice type, void *ctx)
+{
+	const struct skald__route *route = skald__service_route(ctx, type);
+
+	return route && route->command.handler ? &route->command : NULL;
+}
+
 static enum skald_rc
 make_relay(struct crew *crew, struct skald_err *err)
 {
@@ -392,6 +400,11 @@ make_consumer(struct crew *crew, struct skald_err *err)
 	if (rc)
 		return rc;
 	skald__consumer_filter(crew->consumer, wants, svc);
+	if (svc->has_commands)
+		rc = skald__consumer_commands(
+			crew->consumer, svc->name, find_command, svc, err);
+	if (rc)
+		return rc;
 	(void)hire(crew, KIND_CONSUMER);
 	return SKALD_OK;
 }
