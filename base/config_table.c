@@ -13,6 +13,7 @@ const struct skald__section skald__sections[] = {
 	{ SKALD__SOURCE_PREFIX,
 		"one more database whose outbox is relayed; besides url any "
 		"key of [relay] may stand here" },
+	{ "saga", "what drives sagas" },
 	{ "topics", "topics that are missing" },
 	{ "http", "health, metrics, API" },
 	{ "retention", "how long things are kept; 0: for ever" },
@@ -27,7 +28,8 @@ const unsigned skald__section_count =
 const struct skald_option skald__options[] = {
 	{ "daemon", "installation", SKALD_OPTION_TEXT, NULL, 0, 0, NULL,
 		"names this installation on a shared Kafka; default: the database's name" },
-	{ "daemon", "roles", SKALD_OPTION_LIST, "relay", 0, 0, "relay|dev-broker",
+	{ "daemon", "roles", SKALD_OPTION_LIST, "relay,orchestrator", 0, 0,
+		"relay|orchestrator|dev-broker",
 		"what runs here" },
 	{ "daemon", "shutdown_timeout", SKALD_OPTION_DURATION, "30s", SECOND, HOUR, NULL,
 		"longest drain after SIGTERM" },
@@ -50,6 +52,11 @@ const struct skald_option skald__options[] = {
 
 	{ SKALD__SOURCE_PREFIX, "url", SKALD_OPTION_TEXT, NULL, 0, 0, NULL,
 		"libpq conninfo or URI of that database" },
+
+	{ "saga", "reply_topic", SKALD_OPTION_TEXT, NULL, 0, 0, NULL,
+		"where participants answer; default: skald.replies.<installation>" },
+	{ "saga", "definitions", SKALD_OPTION_TEXT, NULL, 0, 0, NULL,
+		"directory whose *.json are deployed at start" },
 
 	{ "topics", "create", SKALD_OPTION_BOOL, "true", 0, 0, NULL,
 		"create topics that are missing; false: name them in doctor and /readyz" },

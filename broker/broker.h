@@ -177,6 +177,18 @@ struct skald_kafka_consumer_conf {
 SKALD_MUSTUSE enum skald_rc skald_kafka_consumer_open(struct skald_kafka_consumer **out,
 	const struct skald_kafka_props *props,
 	const struct skald_kafka_consumer_conf *conf, struct skald_err *err);
+/*
+ * Without a group: opened with topic_count 0 (group then only names where hints go), it
+ * reads exactly these partitions from their offsets, until told anew. on_group is not called.
+ */
+SKALD_MUSTUSE enum skald_rc skald_kafka_consumer_assign(
+	struct skald_kafka_consumer *consumer,
+	const struct skald_kafka_partition *partitions, unsigned count,
+	struct skald_err *err);
+/* The end each partition has now, into its offset: one question for all. */
+SKALD_MUSTUSE enum skald_rc skald_kafka_consumer_ends(
+	struct skald_kafka_consumer *consumer, struct skald_kafka_partition *partitions,
+	unsigned count, int64_t timeout_ms, struct skald_err *err);
 /* Leaves the group; bounded (the mock and a vanished broker can hang librdkafka's own close). */
 void skald_kafka_consumer_close(struct skald_kafka_consumer *consumer);
 /* Rebalances and errors; never blocks. Must be called at least every few hundred ms. */

@@ -196,7 +196,8 @@ skald_kafka_consumer_open(struct skald_kafka_consumer **out,
 	rd_kafka_poll_set_consumer(c->rk);
 	c->queue = rd_kafka_queue_get_consumer(c->rk);
 	watch(c, c->queue);
-	rc = subscribe(c, conf, err);
+	if (conf->topic_count)
+		rc = subscribe(c, conf, err);
 	if (rc)
 		goto out;
 	*out = c;
@@ -316,6 +317,35 @@ on_assigned(struct skald_kafka_consumer *c, const rd_kafka_topic_partition_list_
 	rd_kafka_topic_partition_list_destroy(mine);
 	free(ps);
 	c->is_connected = true;
+}
+
+enum skald_rc
+skald__consumer_set_parts(struct skald_kafka_consumer *c,
+	const struct skald_kafka_partition *partitions, unsigned count,
+	struct skald_err *err)
+{
+	rd_kafka_topic_partition_list_t *list;
+	enum skald_rc rc = SKALD_OK;
+
+	drop_parts(c);
+	set_assignment(c, NULL);
+	c->parts = calloc(count ? count : 1, sizeof(c->parts[0]));
+	if (!c->parts)
+		return skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");
+	list = rd_kafka_topic_partition_list_new((int)count);
+	for (unsigned i = 0; i < count && !rc; i++) {
+		if (!add_part(c, &partitions[i]))
+			rc = skald_fail(err, SKALD_RETRY, "skald", "",
+				"could not read %s/%d: no queue", partitions[i].topic,
+				(int)partitions[i].partition);
+		rd_kafka_topic_partition_list_add(
+			list, partitions[i].topic, partitions[i].partition)
+			->offset = partitions[i].offset;
+	}
+	if (!rc)
+		set_assignment(c, list);
+	rd_kafka_topic_partition_list_destroy(list);
+	return rc;
 }
 
 static void

@@ -23,7 +23,7 @@ is_turning(const struct skald__loop_state *state, int64_t now_ms)
 	       (state->is_waiting || now_ms - state->progress_at_ms < SKALD__STALL_MS);
 }
 
-/* The index-th loop: the sources, then who asks Kafka. false: there is none. */
+/* The index-th loop: the sources, the orchestrator, who asks Kafka. false: there is none. */
 static bool
 loop_state(struct skald__daemon *daemon, unsigned index, struct skald__loop_state *state)
 {
@@ -31,7 +31,12 @@ loop_state(struct skald__daemon *daemon, unsigned index, struct skald__loop_stat
 		skald__source_state(daemon->sources[index], state);
 		return true;
 	}
-	if (index > daemon->source_count || !daemon->kafka_watch)
+	index -= daemon->source_count;
+	if (daemon->orchestra && index-- == 0) {
+		skald__orchestra_state(daemon, state);
+		return true;
+	}
+	if (index > 0 || !daemon->kafka_watch)
 		return false;
 	skald__watch_state(daemon->kafka_watch, state);
 	return true;
@@ -139,6 +144,18 @@ add_kafka(struct skald_buf *body, struct skald__watch *kafka, int64_t now_ms)
 }
 
 static void
+add_orchestrator(struct skald_buf *body, struct skald__daemon *daemon, int64_t now_ms)
+{
+	struct skald__loop_state state;
+
+	skald__orchestra_state(daemon, &state);
+	skald_json_add_name(body, "orchestrator");
+	skald_buf_add_text(body, "{");
+	add_state(body, &state, now_ms);
+	skald_buf_add_text(body, "}");
+}
+
+static void
 say(struct skald_http_answer *answer, struct skald__daemon *daemon, const char *name,
 	bool is_yes)
 {
@@ -158,6 +175,8 @@ say(struct skald_http_answer *answer, struct skald__daemon *daemon, const char *
 		add_source(body, daemon->sources[i], now_ms);
 	}
 	skald_buf_add_text(body, "]");
+	if (daemon->orchestra)
+		add_orchestrator(body, daemon, now_ms);
 	if (daemon->kafka_watch)
 		add_kafka(body, daemon->kafka_watch, now_ms);
 	if (daemon->dev_broker)

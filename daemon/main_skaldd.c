@@ -127,7 +127,7 @@ start_dev_broker(struct skald__daemon *daemon, struct skald_config_args *args,
 }
 
 static enum skald_rc
-start_relays(struct skald__daemon *daemon, struct skald_err *err)
+create_loops(struct skald__daemon *daemon, struct skald_err *err)
 {
 	const struct skald_config *config = daemon->config;
 	enum skald_rc rc;
@@ -140,7 +140,10 @@ start_relays(struct skald__daemon *daemon, struct skald_err *err)
 		(int32_t)skald_config_int(config, "topics", "partitions");
 	daemon->topics.replication =
 		(int32_t)skald_config_int(config, "topics", "replication");
-	rc = skald__sources_create(daemon, err);
+	if (daemon->roles & SKALD_ROLE_RELAY)
+		rc = skald__sources_create(daemon, err);
+	if (!rc && (daemon->roles & SKALD_ROLE_ORCHESTRATOR))
+		rc = skald__orchestra_create(daemon, err);
 	return rc ? rc : skald__watch_start(daemon, err);
 }
 
@@ -164,6 +167,11 @@ name_unready(struct skald__daemon *daemon)
 		if (!state.is_ready)
 			skald_log(SKALD_LOG_WARN, "not ready: relay source=%s",
 				skald__source_name(daemon->sources[i]));
+	}
+	if (daemon->orchestra) {
+		skald__orchestra_state(daemon, &state);
+		if (!state.is_ready)
+			skald_log(SKALD_LOG_WARN, "not ready: orchestrator");
 	}
 	skald__watch_state(daemon->kafka_watch, &state);
 	if (!state.is_ready)
@@ -226,8 +234,9 @@ drain(struct skald__daemon *daemon, struct life *life)
 	if (stop_count)
 		skald_log(SKALD_LOG_INFO, "draining");
 	skald__sources_stop(daemon);
+	skald__orchestra_stop(daemon);
 	skald__watch_stop(daemon->kafka_watch);
-	while (!skald__sources_are_done(daemon) ||
+	while (!skald__sources_are_done(daemon) || !skald__orchestra_is_done(daemon) ||
 		!skald__watch_is_done(daemon->kafka_watch)) {
 		if (skald_mono_ms() >= until_ms) {
 			skald_log(SKALD_LOG_ERROR,
@@ -257,7 +266,8 @@ live(struct skald__daemon *daemon, const struct skald_config_args *args)
 			reload_wanted = 0;
 			skald__reload(daemon->config, args);
 		}
-		if (skald__sources_refused(daemon, &err)) {
+		if (skald__sources_refused(daemon, &err) ||
+			skald__orchestra_refused(daemon, &err)) {
 			skald_log_err(SKALD_LOG_ERROR, &err, "could not start");
 			status = EXIT_CONFIG;
 			break;
@@ -309,20 +319,24 @@ run(struct skald__options *options, struct skald_config_args *args,
 	daemon.config = *config;
 	daemon.drain_ms = skald_config_ms(*config, "daemon", "shutdown_timeout");
 	rc = skald_metrics_create(&daemon.metrics, &err);
-	if (!rc && (roles & SKALD_ROLE_RELAY))
-		rc = start_relays(&daemon, &err);
+	if (!rc && (roles & (SKALD_ROLE_RELAY | SKALD_ROLE_ORCHESTRATOR)))
+		rc = create_loops(&daemon, &err);
 	if (!rc)
 		rc = skald__health_start(&daemon, &err);
 	if (!rc)
 		rc = skald__sources_start(&daemon, &err);
+	if (!rc)
+		rc = skald__orchestra_start(&daemon, &err);
 	if (!rc && daemon.http)
 		skald_log(SKALD_LOG_INFO, "serving health and metrics port=%d",
 			skald_http_port(daemon.http));
 out:
 	status = rc ? fail(&err, rc) : live(&daemon, args);
 	skald__sources_stop(&daemon);
+	skald__orchestra_stop(&daemon);
 	skald__watch_stop(daemon.kafka_watch);
 	skald_http_stop(daemon.http);
+	skald__orchestra_destroy(&daemon); /* wakes sources */
 	skald__sources_destroy(&daemon);
 	skald__watch_destroy(daemon.kafka_watch);
 	skald_kafka_props_destroy(daemon.kafka);
@@ -346,7 +360,7 @@ find_roles(const struct skald__options *options, const struct skald_config *conf
 	else if (configured)
 		rc = skald__roles_parse(configured, "daemon.roles", roles, err);
 	else
-		*roles = SKALD_ROLE_RELAY;
+		*roles = SKALD_ROLE_RELAY | SKALD_ROLE_ORCHESTRATOR;
 	if (!rc && options->is_dev)
 		*roles |= SKALD_ROLE_DEV_BROKER;
 	return rc;

@@ -24,14 +24,15 @@ skald__options_help(FILE *out)
 	fputs("usage: skaldd [flags]\n"
 	      "\n"
 	      "Carries messages from the outbox of one or more PostgreSQL databases to\n"
-	      "Kafka, and tells how it fares over HTTP.\n"
+	      "Kafka, drives the sagas of [database], and tells how it fares over HTTP.\n"
 	      "\n"
 	      "  --config FILE       configuration; else $SKALD_CONFIG, ./skald.conf,\n"
 	      "                      /etc/skald/skald.conf\n"
 	      "  --set KEY=VALUE     one key, such as "
 	      "database.url=postgresql:///orders;\n"
 	      "                      beats environment and file; may be repeated\n"
-	      "  --roles LIST        what runs here: relay, dev-broker\n"
+	      "  --roles LIST        what runs here: relay, orchestrator, dev-broker;\n"
+	      "                      without it daemon.roles\n"
 	      "  --dev               adds the dev broker: Kafka's protocol in memory, "
 	      "for\n"
 	      "                      trying things out; its data live as long as this "
@@ -145,14 +146,12 @@ add_role(struct skald_slice name, const char *where, unsigned *roles,
 	else if (skald_slice_is_text(name, "dev-broker"))
 		*roles |= SKALD_ROLE_DEV_BROKER;
 	else if (skald_slice_is_text(name, "orchestrator"))
-		return skald_fail(err, SKALD_REJECT, "config", "",
-			"%s: this version has no orchestrator yet; roles are relay and "
-			"dev-broker",
-			where);
+		*roles |= SKALD_ROLE_ORCHESTRATOR;
 	else
 		return skald_fail(err, SKALD_REJECT, "config", "",
-			"%s: no role '%.*s'; roles are relay and dev-broker", where,
-			(int)name.bytes, name.data);
+			"%s: no role '%.*s'; roles are relay, orchestrator and "
+			"dev-broker",
+			where, (int)name.bytes, name.data);
 	return SKALD_OK;
 }
 
@@ -177,7 +176,8 @@ skald__roles_parse(
 	}
 	if (!rc && !found)
 		rc = skald_fail(err, SKALD_REJECT, "config", "",
-			"%s: names no role; roles are relay and dev-broker", where);
+			"%s: names no role; roles are relay, orchestrator and dev-broker",
+			where);
 	if (!rc)
 		*roles = found;
 	return rc;

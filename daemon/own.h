@@ -30,6 +30,7 @@
 enum skald__role {
 	SKALD_ROLE_RELAY = 1 << 0,
 	SKALD_ROLE_DEV_BROKER = 1 << 1,
+	SKALD_ROLE_ORCHESTRATOR = 1 << 2,
 };
 
 enum skald__action {
@@ -54,7 +55,7 @@ struct skald__options {
 /* REJECT: usage; names the flag and the nearest known one. argv is borrowed. */
 SKALD_MUSTUSE enum skald_rc skald__options_parse(
 	struct skald__options *options, int argc, char **argv, struct skald_err *err);
-/* "relay,dev-broker" -> bits; where names the flag or key in the error. */
+/* "relay,orchestrator" -> bits; where names the flag or key in the error. */
 SKALD_MUSTUSE enum skald_rc skald__roles_parse(
 	const char *list, const char *where, unsigned *roles, struct skald_err *err);
 void skald__options_help(FILE *out);
@@ -84,6 +85,7 @@ struct skald__loop_state { /* a copy of what a loop last said */
 };
 
 struct skald__source;
+struct skald__orchestra;
 struct skald__watch;
 
 struct skald__daemon {
@@ -99,6 +101,7 @@ struct skald__daemon {
 	struct skald_dev_broker *dev_broker;
 	struct skald_http *http;
 	struct skald_wake wake; /* main's: signals and ended loops */
+	struct skald__orchestra *orchestra; /* NULL: not a role of ours */
 	struct skald__source **sources;
 	unsigned source_count;
 };
@@ -112,6 +115,8 @@ void skald__sources_stop(struct skald__daemon *daemon); /* asks; does not wait *
 bool skald__sources_are_done(struct skald__daemon *daemon);
 /* A loop that found its configuration impossible at start: err says what. */
 bool skald__sources_refused(struct skald__daemon *daemon, struct skald_err *err);
+/* Something was written into its outbox. */
+void skald__sources_wake(struct skald__daemon *daemon, const char *name);
 /* Joins the threads (call when done, or never started) and frees everything. */
 void skald__sources_destroy(struct skald__daemon *daemon);
 const char *skald__source_name(const struct skald__source *source);
@@ -125,6 +130,20 @@ void skald__watch_stop(struct skald__watch *kafka); /* asks; NULL is fine */
 bool skald__watch_is_done(const struct skald__watch *kafka);
 void skald__watch_destroy(struct skald__watch *kafka); /* joins; NULL is fine */
 void skald__watch_state(struct skald__watch *kafka, struct skald__loop_state *out);
+
+/* --- orchestrate.c: the role orchestrator ------------------------------------------------ */
+
+SKALD_MUSTUSE enum skald_rc skald__orchestra_create(
+	struct skald__daemon *daemon, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald__orchestra_start(
+	struct skald__daemon *daemon, struct skald_err *err);
+void skald__orchestra_stop(struct skald__daemon *daemon);
+bool skald__orchestra_is_done(struct skald__daemon *daemon);
+/* Another installation's database, a wrong definition: err says what. */
+bool skald__orchestra_refused(struct skald__daemon *daemon, struct skald_err *err);
+void skald__orchestra_destroy(struct skald__daemon *daemon);
+void skald__orchestra_state(
+	struct skald__daemon *daemon, struct skald__loop_state *out);
 
 /* --- reload.c: SIGHUP -------------------------------------------------------------------- */
 

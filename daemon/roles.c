@@ -208,7 +208,8 @@ create_relay(struct skald__source *source, struct skald_err *err)
 	conf.poll_max_ms = source->poll_max_ms;
 	conf.retention_ms = skald_config_ms(daemon->config, "retention", "outbox");
 	conf.consumed_ms = skald_config_ms(daemon->config, "retention", "consumed");
-	conf.dead_letters_ms = skald_config_ms(daemon->config, "retention", "dead_letters");
+	conf.dead_letters_ms =
+		skald_config_ms(daemon->config, "retention", "dead_letters");
 	conf.audit_ms = skald_config_ms(daemon->config, "retention", "audit");
 	conf.metrics = daemon->metrics;
 	rc = skald_relay_create(&relay, &conf, err);
@@ -402,6 +403,21 @@ skald__sources_stop(struct skald__daemon *daemon)
 		skald_wake_stop(&source->wake);
 		if (source->relay)
 			skald_wake_stop(skald_relay_wake(source->relay));
+		pthread_mutex_unlock(&source->lock);
+	}
+}
+
+void
+skald__sources_wake(struct skald__daemon *daemon, const char *name)
+{
+	for (unsigned i = 0; i < daemon->source_count; i++) {
+		struct skald__source *source = daemon->sources[i];
+
+		if (strcmp(source->name, name) != 0)
+			continue;
+		pthread_mutex_lock(&source->lock);
+		if (source->relay)
+			skald_wake_up(skald_relay_wake(source->relay));
 		pthread_mutex_unlock(&source->lock);
 	}
 }

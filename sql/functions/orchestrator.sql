@@ -290,3 +290,18 @@ CREATE OR REPLACE FUNCTION skald.orchestrator_postpone(p_id uuid) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE skald.saga SET due_at = clock_timestamp() + interval '1 min' WHERE id = p_id
 $$;
+
+-- A definition of the directory [saga] definitions, checked by the daemon.
+CREATE OR REPLACE FUNCTION skald.orchestrator_deploy(p_name text, p_args jsonb)
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN skald.operator_saga_deploy(p_name, session_user::text, '[saga] definitions', p_args);
+END $$;
+
+CREATE OR REPLACE FUNCTION skald.orchestrator_is_due() RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    RETURN EXISTS (SELECT FROM skald.saga s WHERE s.due_at <= v_now);
+END $$;

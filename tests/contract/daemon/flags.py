@@ -62,7 +62,7 @@ class Flags(unittest.TestCase):
         self.refuse(["--roles"], "--roles: needs a value")
 
     def test_roles(self):
-        self.refuse(["--roles", "orchestrator"], "roles are relay and dev-broker")
+        self.refuse(["--roles", "operator"], "roles are relay, orchestrator and dev-broker")
         self.refuse(["--roles", "relay,brewer"], "no role 'brewer'")
         self.refuse(["--roles", ","], "--roles")
         self.refuse(["--set", "daemon.roles=orchestrator"], "dev-broker")
