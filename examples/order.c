@@ -1,10 +1,14 @@
 /*
- * order.c - skald-example-order: places orders, each with its event, in one
- * transaction of its own; what rolls back is never published.
+ * order.c - skald-example-order: places orders, each with its event and its saga,
+ * in one transaction of its own; of what rolls back neither ever happens.
+ *
+ * The saga lives in the same database, so it is started by a function call; where
+ * no definition of that name is deployed, the event is all there is.
  *
  * --rate N       orders a second (20)
  * --count N      transactions in all, rolled back ones included (0: no end)
  * --rollback R   share of transactions that roll back at their end (0)
+ * --saga NAME    started for each order (order); "" for none
  * --prefix P     of order ids (o-); and the trouble of shop.h.
  */
 #include "examples/shop.h"
@@ -14,7 +18,7 @@
 struct desk {
 	struct shop_trouble trouble;
 	double rate, count, rollback, tried, opened_at_ms;
-	const char *prefix;
+	const char *prefix, *saga;
 };
 
 static const char tables[] = SHOP_LEDGER
@@ -22,14 +26,20 @@ static const char tables[] = SHOP_LEDGER
 	"CREATE TABLE IF NOT EXISTS public.orders (order_id text PRIMARY KEY,"
 	" sku text NOT NULL, quantity int NOT NULL, amount numeric NOT NULL);";
 
-/* The order's row; the data of its event comes back as JSON. */
+/* The order's row and its saga; the data of its event comes back as JSON. */
 static const char insert_order[] =
-	"INSERT INTO public.orders (order_id, sku, quantity, amount)"
+	"WITH placed AS (INSERT INTO public.orders (order_id, sku, quantity, amount)"
 	" VALUES ($1 || nextval('public.order_number'),"
 	"  (ARRAY['lamp','chair','table','rug','mirror'])[1 + $2::int % 5],"
 	"  1 + $2::int % 3, (990 + $2::int % 9000) / 100.0)"
-	" RETURNING order_id, amount::text, json_build_object('order_id', order_id,"
-	"  'sku', sku, 'quantity', quantity, 'amount', amount)::text";
+	" RETURNING order_id, sku, quantity, amount),"
+	"begun AS (SELECT order_id, skald.saga_start(name => $3, key => order_id,"
+	"  input => to_jsonb(placed), correlation_id => order_id) AS saga_id FROM placed"
+	"  WHERE EXISTS (SELECT FROM skald.saga_definitions WHERE name = $3 AND current))"
+	" SELECT order_id, amount::text, json_strip_nulls(json_build_object("
+	"  'order_id', order_id, 'sku', sku, 'quantity', quantity, 'amount', amount,"
+	"  'saga_id', saga_id))::text, saga_id::text"
+	"  FROM placed LEFT JOIN begun USING (order_id)";
 
 static enum skald_rc
 place(struct desk *desk, struct pg_conn *tx, struct shop_effect *effect,
@@ -40,13 +50,15 @@ place(struct desk *desk, struct pg_conn *tx, struct shop_effect *effect,
 	struct skald_uuid id = { { 0 } };
 	char dice[24];
 	const struct skald_param params[] = { skald_param_text(desk->prefix),
-		skald_param_int(nrand48(desk->trouble.dice) % 100000, dice) };
-	enum skald_rc rc = skald_conn_query(tx, insert_order, params, 2, rows, err);
+		skald_param_int(nrand48(desk->trouble.dice) % 100000, dice),
+		skald_param_text(desk->saga) };
+	enum skald_rc rc = skald_conn_query(tx, insert_order, params, 3, rows, err);
 
 	if (rc)
 		return rc;
 	effect->order_id = skald_rows_get(*rows, 0, 0).data;
 	effect->amount = skald_rows_get(*rows, 0, 1).data;
+	effect->saga_id = skald_rows_get(*rows, 0, 3).data;
 	effect->correlation_id = effect->order_id;
 	msg.topic = "shop.orders";
 	msg.type = "shop.order.placed";
@@ -113,5 +125,6 @@ main(int argc, char **argv)
 		skald_service_loop(svc, turn, &desk, &err))
 		return skald_service_fail(svc, &err);
 	desk.prefix = skald_service_flag(svc, "--prefix", "o-");
+	desk.saga = skald_service_flag(svc, "--saga", "order");
 	return skald_service_run(svc);
 }
