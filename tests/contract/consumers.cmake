@@ -1,7 +1,7 @@
 # contract.consumers.kafka wants Apache Kafka's address in SKALD_TEST_KAFKA and fails without.
 set(consumers_kit contract/consumers/kit.c support/pg.c)
 
-foreach(unit batch trouble owner replay)
+foreach(unit batch trouble owner replay participant)
 	skald_test(NAME contract.consumers.${unit} TIMEOUT 240
 		SOURCES contract/consumers/${unit}.c ${consumers_kit})
 endforeach()
