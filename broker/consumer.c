@@ -342,8 +342,10 @@ skald__consumer_set_parts(struct skald_kafka_consumer *c,
 			list, partitions[i].topic, partitions[i].partition)
 			->offset = partitions[i].offset;
 	}
-	if (!rc)
+	if (!rc) {
 		set_assignment(c, list);
+		c->is_connected = true; /* the statistics say otherwise within a second */
+	}
 	rd_kafka_topic_partition_list_destroy(list);
 	return rc;
 }
