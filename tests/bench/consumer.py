@@ -4,7 +4,7 @@ import subprocess
 import time
 
 from kit import BenchError, Meter, Usage, say, spawn
-from report import Run, Verdict
+from report import Run, Verdict, where
 
 PARTITIONS = 8
 KEYS = 10000
@@ -146,7 +146,8 @@ def tell(bench, report, rates, usage):
 
     def verdict(name, title, mine, base, target=None):
         return Verdict(f"consumer.{name}", title, runs[mine], runs[base],
-                       [x / y for x, y in zip(rates[mine], rates[base])], target)
+                       [x / y for x, y in zip(rates[mine], rates[base])], target,
+                       why=where(runs[mine]))
 
     report.add(verdict("insert", "one INSERT each, to the row inbox", "skald", "inbox", 2),
                verdict("set", "set-based batch, to COPY", "set", "copy", 0.6),
