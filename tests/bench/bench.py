@@ -54,7 +54,8 @@ def main():
     from report import Report
 
     # what was started is ended, however this is
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(2))
     begin = time.monotonic()
     report = Report(args.json, sys.stdout)
     report.head("machine", {"cores": os.cpu_count(), "load": f"{os.getloadavg()[0]:.1f}"})
