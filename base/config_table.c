@@ -95,8 +95,11 @@ const struct skald_option skald__options[] = {
 		"topics to consume; default: what the program asks for" },
 	{ "service", "batch", SKALD_OPTION_INT, "500", 1, 10000, NULL,
 		"messages per transaction at most" },
-	{ "service", "lanes", SKALD_OPTION_INT, "4", 1, 256, NULL,
+	{ "service", "lanes", SKALD_OPTION_INT, "4", 1, 64, NULL,
 		"per partition; stored at first use" },
+	{ "service", "sql_context", SKALD_OPTION_BOOL, "true", 0, 0, NULL,
+		"give handlers that call skald.outbox_add in SQL the message's context; "
+		"false is faster where they emit by skald_outbox_add only" },
 	{ "service", "attempts", SKALD_OPTION_INT, "5", 1, 100, NULL,
 		"of a message that fails by its own fault" },
 	{ "service", "session_timeout", SKALD_OPTION_DURATION, "10s", SECOND, 30 * MINUTE, NULL,

@@ -95,7 +95,7 @@ set_defaults(const struct skald_kafka_props *props, rd_kafka_conf_t *rkconf,
 		/* A second of a partition's peak: with less, librdkafka 2.0.2 sleeps a
 		   second each time the queue is full. So is queued.min.messages left
 		   alone. */
-		{ "queued.max.messages.kbytes", "16384" },
+		{ "queued.max.messages.kbytes", "32768" },
 		{ "topic.metadata.refresh.interval.ms", "10000" },
 		{ "topic.metadata.propagation.max.ms", "5000" },
 	};

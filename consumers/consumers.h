@@ -156,12 +156,13 @@ struct skald_consumer_conf {
 	const char *const *topics;
 	unsigned topic_count;
 	unsigned batch_max; /* deliveries per transaction: 500 */
-	unsigned lanes; /* per partition, stored at first use; 4 */
+	unsigned lanes; /* per partition, 1 to 64; the group's first use fixes it: 4 */
 	unsigned attempts; /* of a message's own failure, in place: 5 */
 	int64_t backoff_ms; /* full jitter from here: 50 */
 	int64_t backoff_max_ms; /* 1000 */
 	int64_t session_timeout_ms; /* of the Kafka group: 10 s */
-	bool id_inbox; /* records without a position: dedupe by ce_source, ce_id too */
+	bool id_inbox; /* records without a position: dedupe by ce_source, ce_id too
+	                  (recovered ones always are) */
 	bool sql_context; /* set skald.correlation_id ... per message, for handlers that
 	                            call skald.outbox_add in SQL; skald_outbox_add needs it not */
 	skald_handler_fn handler; /* one of the two */
@@ -222,8 +223,12 @@ SKALD_MUSTUSE enum skald_rc skald_service_commands(
 /* A type has one handler, of events or of commands; "*" is for events only. */
 SKALD_MUSTUSE enum skald_rc skald_service_on_command(struct skald_service *svc,
 	const char *type, skald_command_fn handler, void *ctx, struct skald_err *err);
-/* Call turn on a thread of its own with its own session, until it returns non-OK or stop: for
-   programs that also write. *idle_ms = how long to sleep before the next turn. */
+/*
+ * Call turn on a thread of its own with its own session until the service stops: for programs
+ * that also write. It ends the transactions it begins. *idle_ms = how long to sleep before the
+ * next turn. RETRY: rolled back, said on the log, called again (on a new session if the old one
+ * is lost). REJECT, FATAL: the whole service stops with status 1.
+ */
 typedef enum skald_rc (*skald_turn_fn)(
 	struct pg_conn *conn, int64_t *idle_ms, void *ctx, struct skald_err *err);
 SKALD_MUSTUSE enum skald_rc skald_service_loop(

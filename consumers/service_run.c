@@ -392,7 +392,7 @@ make_consumer(struct crew *crew, struct skald_err *err)
 	conf.attempts = (unsigned)skald_config_int(svc->config, "service", "attempts");
 	conf.session_timeout_ms =
 		skald_config_ms(svc->config, "service", "session_timeout");
-	conf.sql_context = false; /* handlers in C emit by skald_outbox_add */
+	conf.sql_context = skald_config_bool(svc->config, "service", "sql_context");
 	conf.handler = dispatch;
 	conf.ctx = svc;
 	conf.relay_wake = skald_relay_wake(crew->relay);

@@ -273,7 +273,7 @@ open_inst(struct skald_orchestrator *o, const struct skald_rows *rows, unsigned 
 		return rc;
 	memset(inst->steps, 0,
 		skald_saga_def_step_count(inst->def) * sizeof(inst->steps[0]));
-	if (skald__saga_decode(skald_rows_get(rows, row, COL_STATE), seq,
+	if (skald__saga_decode(skald_rows_get(rows, row, COL_STATE),
 		    skald__saga_def_plan(inst->def), &inst->v, &why)) {
 		skald_log_err(
 			SKALD_LOG_ERROR, &why, "a saga cannot be read saga=%s", inst->id);

@@ -32,8 +32,6 @@ skald__check_fault(struct check *ck, const char *rule, const char *hint_fmt, ...
 	struct saga_faults *to = ck->faults;
 	va_list args;
 
-	if (ck->pointer.failed)
-		to->no_memory = true;
 	if (to->count >= FAULTS_MAX)
 		return;
 	va_start(args, hint_fmt);
@@ -595,7 +593,8 @@ skald__saga_def_check(
 	struct skald_json values[D_COUNT];
 	int64_t version = 1;
 
-	skald_buf_init(&ck.pointer, POINTER_BYTES_MAX);
+	/* Names are cut at POINTER_BYTES_MAX; the slashes of the deepest still fit. */
+	skald_buf_init(&ck.pointer, POINTER_BYTES_MAX + SKALD_JSON_DEPTH_MAX);
 	def->plan.pivot = -1;
 	if (take_members(&ck, root, def_members, D_COUNT, values)) {
 		need_members(&ck, def_members, D_COUNT, values);
@@ -614,5 +613,6 @@ skald__saga_def_check(
 				&ck, "output", values[D_OUTPUT], &def->output);
 	}
 	skald__saga_plan_sequence(&def->plan);
+	faults->no_memory |= ck.pointer.failed;
 	skald_buf_done(&ck.pointer);
 }

@@ -4,7 +4,7 @@
  *	orchestrator.c  the loop: sessions, leases, reading, life
  *	lease.c         partitions: ours, read, caught up      record.c  a record becomes a message
  *	batch.c         one transaction          act.c   events into the core, what it says out
- *	render.c        life-cycle events        state.c  the state vector as text
+ *	render.c        life-cycle events        vector.c the state vector as text
  *	store.c         the sets a batch writes  defs.c  definitions in use
  */
 #ifndef SKALD_SAGA_OWN_H
@@ -36,7 +36,7 @@ enum {
 	SAGA__CAUSE_BYTES = 256,
 };
 
-/* --- state.c ------------------------------------------------------------------------------- */
+/* --- vector.c ------------------------------------------------------------------------------ */
 
 struct saga__memo { /* of a step: what the loop remembers beside the core */
 	int64_t started_us, finished_us; /* 0: not */
@@ -49,10 +49,10 @@ struct saga__vector {
 	char cause[SAGA__CAUSE_BYTES]; /* ce_id of what led to the newest command; "" */
 };
 
-/* Append the text of a vector; seq is a column of its own. */
+/* Append the text of a vector. */
 void skald__saga_encode(const struct saga__vector *v, struct skald_buf *out);
 /* "": not begun. REJECT: not a vector of this definition. */
-SKALD_MUSTUSE enum skald_rc skald__saga_decode(struct skald_slice text, uint32_t seq,
+SKALD_MUSTUSE enum skald_rc skald__saga_decode(struct skald_slice text,
 	const struct saga_plan *plan, struct saga__vector *v, struct skald_err *err);
 
 /* --- lease.c -------------------------------------------------------------------------------- */

@@ -23,7 +23,8 @@ def arguments():
     p.add_argument("--build", default=str(ROOT / "build"), help="release build to measure")
     p.add_argument("--rounds", type=int, default=5, help="interleaved repetitions (5)")
     p.add_argument("--rows", type=int, default=300000, help="rows and messages (300000)")
-    p.add_argument("--seconds", type=int, default=8, help="of each pgbench run (8)")
+    p.add_argument("--seconds", type=int, default=6,
+                   help="of each pgbench and latency run (6)")
     args = p.parse_args()
     for name in args.names:
         if name not in NAMES:
@@ -53,7 +54,8 @@ def main():
     from report import Report
 
     # what was started is ended, however this is
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(2))
     begin = time.monotonic()
     report = Report(args.json, sys.stdout)
     report.head("machine", {"cores": os.cpu_count(), "load": f"{os.getloadavg()[0]:.1f}"})

@@ -4,7 +4,7 @@ import subprocess
 import time
 
 from kit import BenchError, Meter, Usage, end, say, spawn
-from report import Run, Verdict
+from report import Run, Verdict, where
 
 PARTITIONS = 8
 KEYS = 10000
@@ -147,7 +147,7 @@ def backlog(bench, report):
     mine = Run("relay", "skaldd", "skaldd --roles relay, start to last ack", "rows/s", ours,
                our_usage)
     report.add(base, mine, Verdict("relay.backlog", "skaldd against COPY | kcat", mine, base,
-                                   [x / y for x, y in zip(ours, theirs)], 0.5))
+                                   [x / y for x, y in zip(ours, theirs)], 0.5, why=where(mine)))
 
 
 def latency(bench, report):

@@ -45,6 +45,17 @@ class Run:
                             "RSS MB: " + ", ".join(named(self.usage.rss_mb(), "{:.0f}")))
 
 
+def where(run):
+    """Where the time of one item goes, for a target that was missed."""
+    used = run.usage.us_per_item()
+    wall = 1e6 / run.median
+    busiest = max(used, key=used.get)
+    return (f"A {run.per} takes {wall:.1f} us of wall clock; CPU of it: "
+            + ", ".join(named(used, "{:.1f}"))
+            + f" us. Most is {busiest}'s; what the parts do not overlap is waiting for each "
+            "other and for the disk.")
+
+
 class Verdict:
     """A figure beside its baseline, measured in the same rounds."""
 

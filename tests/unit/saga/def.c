@@ -471,6 +471,33 @@ no_end_of_faults_ends(void)
 	skald_buf_done(&text);
 }
 
+/* A pointer as long as the text is cut, and the fault is told all the same. */
+static void
+long_names_are_cut_in_pointers(void)
+{
+	struct skald_buf text;
+	struct skald_saga_def *def = NULL;
+	struct skald_err err = SKALD_ERR_INIT;
+
+	skald_buf_init(&text, SKALD_SAGA_DEF_BYTES_MAX);
+	skald_buf_add_text(&text,
+		"{\"name\":\"s\",\"version\":1,\"steps\":[{\"name\":\"a\","
+		"\"compensation\":null,\"action\":{\"topic\":\"t\","
+		"\"type\":\"y\",\"data\":");
+	for (int depth = 0; depth < 16; depth++)
+		skald_buf_addf(&text, "{\"%05000d\":", depth);
+	skald_buf_add_text(&text, "\"$.nowhere\"");
+	for (int depth = 0; depth < 16; depth++)
+		skald_buf_add_text(&text, "}");
+	skald_buf_add_text(&text, "}}]}");
+	CU_ASSERT_FALSE(text.failed);
+	CU_ASSERT_EQUAL(
+		skald_saga_def_create(&def, skald_buf_slice(&text), NULL, NULL, &err),
+		SKALD_REJECT);
+	CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "1 fault"));
+	skald_buf_done(&text);
+}
+
 int
 main(void)
 {
@@ -482,6 +509,7 @@ main(void)
 		CHECK(the_hash_sees_content_and_not_layout),
 		CHECK(too_large_is_refused_at_the_limit),
 		CHECK(no_end_of_faults_ends),
+		CHECK(long_names_are_cut_in_pointers),
 	};
 
 	return check_main("unit.saga.def", cases, CHECK_COUNT(cases));

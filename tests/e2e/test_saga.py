@@ -1,0 +1,367 @@
+"""One saga on the whole spine: success, a no at each step, a late answer, undo that fails,
+a retriable step, starts, digits, correlation."""
+
+import concurrent.futures
+import json
+
+from skaldtest import check, connect, e2e, psql, wait_until
+
+from sagas import Shop, order_saga
+
+
+@e2e("e2e.saga.completes", records=30, effects=90)
+def completes(t):
+    """Thirty orders: one reservation, one charge, one shipment each; output, history, events."""
+    shop = Shop(t).all()
+    shop.daemon()
+    shop.deploy()
+    shop.start(30)
+    shop.wait_ended()
+    shop.check({i: "completed" for i in shop.ids})
+    first = shop.ids[0]
+    kinds = [(e[1], e[2], e[5]) for e in shop.events(first)]
+    assert kinds[0][0] == "started" and kinds[-1][0] == "finished", kinds
+    assert [k for k in kinds if k[0] in ("command", "reply")] == [
+        (kind, step, "success" if kind == "reply" else "")
+        for step in ("reserve", "charge", "ship") for kind in ("command", "reply")], kinds
+    output = json.loads(psql(shop.url, "SELECT output FROM skald.sagas WHERE id = '%s'"
+                             % first)[0][0])
+    assert set(output) == {"charge", "tracking"}, output
+    told = [r for r in life_cycle(t, shop, 2 * 30)]
+    for i in shop.ids:
+        of_one = [r.header("ce_type") for r in told if r.key.decode() == i]
+        assert of_one == ["skald.saga.started", "skald.saga.completed"], of_one
+
+
+def life_cycle(t, shop, count):
+    """Life-cycle events of this shop's sagas: the topic is everybody's."""
+    def ours():
+        found = [r for r in t.kafka.read_topic("skald.saga.events")
+                 if r.key and r.key.decode() in shop.ids]
+        return len({r.id for r in found}) >= count and found
+
+    return check.first_appearances(wait_until(ours, 30, "%d life-cycle events" % count))
+
+
+def failing(t, step):
+    """Every order gets a business no at this step: what came before is undone."""
+    definition = order_saga()
+    charge, ship = definition["steps"][1:]
+    if step == "ship":  # before a pivot it may say no for good
+        charge.update(kind="compensatable", compensation={
+            "topic": "payment.commands", "type": "payment.refund", "data": {}})
+        ship.update(kind="compensatable", compensation=None)
+    shop = Shop(t, definition)
+    no = ["--refuse", "action:1000000"]
+    service = {"reserve": "inventory", "charge": "payment", "ship": "shipping"}[step]
+    shop.all(**{service: no})
+    shop.daemon()
+    shop.deploy()
+    shop.start(10)
+    sagas = shop.wait_ended()
+    shop.check({i: "failed" for i in shop.ids})
+    undo = "none" if step == "reserve" else "done"
+    assert {tuple(r) for r in sagas.values()} == {
+        ("finished", "failed", undo, "refused_on_request")}, sagas
+    undone = [e[2] for e in shop.events(shop.ids[0]) if e[1] == "command"
+              and e[3] == "compensation"]
+    assert undone == {"reserve": [], "charge": ["reserve"],
+                      "ship": ["charge", "reserve"]}[step], undone
+
+
+for _step, _effects in (("reserve", 0), ("charge", 20), ("ship", 40)):
+    e2e("e2e.saga.no_at_" + _step, records=10, effects=_effects)(
+        lambda t, s=_step: failing(t, s))
+
+
+@e2e("e2e.saga.late_reply", records=3, effects=12)
+def late_reply(t):
+    """The payment service stands still past the time-out. The charge is unknown, so it is
+    undone like one that happened; and indeed it happens late, and its undo after it."""
+    definition = order_saga()
+    charge = definition["steps"][1]
+    charge.update(kind="compensatable", on_unknown="compensate", timeout="2s", compensation={
+        "topic": "payment.commands", "type": "payment.refund", "data": {}})
+    shop = Shop(t, definition).all()
+    shop.daemon()
+    shop.deploy()
+    shop.procs["payment"].freeze()
+    shop.start(3)
+    wait_until(lambda: all(shop.events(i, ("timeout",)) for i in shop.ids), 60,
+               "the time-outs of charge")
+    shop.procs["payment"].thaw()
+    shop.wait_ended()
+    shop.check({i: "failed" for i in shop.ids})
+    effects = [e for e in shop.ledger() if e[1] == "charge"]
+    assert sorted(effects) == sorted(
+        (i, "charge", op) for i in shop.ids for op in ("action", "compensation")), effects
+
+
+@e2e("e2e.saga.undo_fails_three_times", records=5, effects=10)
+def undo_fails_three_times(t):
+    definition = order_saga()
+    definition["steps"][0]["compensation_retry"] = {
+        "attempts": 10, "backoff": "100ms", "max_backoff": "300ms"}
+    shop = Shop(t, definition).all(inventory=["--refuse", "compensation:3"],
+                                   payment=["--limit", "1"])
+    shop.daemon()
+    shop.deploy()
+    shop.start(5)
+    shop.wait_ended()
+    shop.check({i: "failed" for i in shop.ids})
+    for i in shop.ids:
+        answers = [e[5] for e in shop.events(i, ("reply",)) if e[3] == "compensation"]
+        assert answers == ["failure"] * 3 + ["success"], answers
+
+
+@e2e("e2e.saga.undo_never_works", records=2, effects=2)
+def undo_never_works(t):
+    """The budget of the undo is spent: stuck, seen in the list and in status, never called
+    rolled back; the other saga goes on."""
+    definition = order_saga()
+    definition["steps"][0]["compensation_retry"] = {
+        "attempts": 3, "backoff": "100ms", "max_backoff": "200ms"}
+    shop = Shop(t, definition).all(inventory=["--refuse", "compensation:1000000"],
+                                   payment=["--limit", "100"])
+    shop.daemon()
+    shop.deploy()
+    bad = shop.start(1, amount=5000)[0]
+    good = shop.start(1)[0]
+    shop.wait_status(bad, "stuck")
+    shop.wait_ended(ids=[good])
+    row = shop.sagas()[bad]
+    assert row[0] == "stuck" and row[1:3] == ["failed", "stuck"], row
+    listed = t.skald("saga", "ls", "--status", "stuck", "--json", url=shop.url).stdout
+    assert bad in listed and good not in listed, listed
+    assert "stuck" in t.skald("status", url=shop.url, check=False).stdout
+    waited = t.skald("saga", "start", "order", "--key", "o-1", "--input", json.dumps(
+        shop.input(1, amount=5000)), "--wait", "--timeout", "20s", url=shop.url, check=False)
+    assert waited.returncode == 3, waited
+    t.checked(records=2, effects=len(shop.ledger()))
+
+
+@e2e("e2e.saga.retriable_fails_twice", records=4, effects=12)
+def retriable_fails_twice(t):
+    """After the pivot there is no way back: a no is asked again, under a new key."""
+    definition = order_saga()
+    definition["steps"][2]["retry"] = {"backoff": "100ms", "max_backoff": "300ms"}
+    shop = Shop(t, definition).all(shipping=["--refuse", "action:2"])
+    shop.daemon()
+    shop.deploy()
+    shop.start(4)
+    shop.wait_ended()
+    shop.check({i: "completed" for i in shop.ids})
+    for i in shop.ids:
+        replies = [e[5] for e in shop.events(i, ("reply",)) if e[2] == "ship"]
+        assert replies == ["failure", "failure", "success"], replies
+    keys = {r.header("idempotency-key") for r in t.kafka.read_topic(shop.topic("shipping"))}
+    assert keys == {i + ":ship:action" + n for i in shop.ids for n in ("", ":2", ":3")}, keys
+
+
+@e2e("e2e.saga.digits", records=1, effects=1)
+def digits(t):
+    """Numbers arrive as they were written."""
+    definition = {"name": "digits", "version": 1, "steps": [
+        {"name": "charge", "kind": "pivot", "action": {
+            "topic": "payment.commands", "type": "payment.charge",
+            "data": {"id": "$.input.id", "amount": "$.input.amount"}}}]}
+    shop = Shop(t, definition)
+    shop.service("payment")
+    shop.daemon()
+    shop.deploy()
+    text = '{"id":9007199254740993,"amount":10.00}'
+    with connect(shop.url) as conn:
+        saga = conn.execute("SELECT skald.saga_start('digits', 'd-1', %s::jsonb)::text",
+                            [text]).fetchone()[0]
+    shop.ids.append(saga)
+    shop.wait_ended()
+    value = t.kafka.read_topic(shop.topic("payment"))[0].value.decode()
+    assert "9007199254740993" in value and "10.00" in value, value
+    assert psql(shop.urls["payment"], "SELECT amount FROM public.ledger") == [["10.00"]]
+    shop.check({saga: "completed"})
+
+
+@e2e("e2e.saga.twenty_callers", records=1, effects=3)
+def twenty_callers(t):
+    """Twenty callers start the same key at once: one saga. The matrix of `again`."""
+    shop = Shop(t).all()
+    shop.daemon()
+    shop.deploy()
+    shop.ids += shop.start(0)
+    start = "SELECT skald.saga_start('order', %s, %s::jsonb, again => %s)::text"
+    order = json.dumps(shop.input(1))
+
+    def call(_n):
+        with connect(shop.url) as conn:
+            return conn.execute(start, ["k-1", order, "never"]).fetchone()[0]
+
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        ids = set(pool.map(call, range(20)))
+    assert len(ids) == 1, ids
+    shop.ids += list(ids)
+    shop.wait_ended()
+    shop.check({i: "completed" for i in ids})
+
+    with connect(shop.url) as conn:
+        def again(key, text, word):
+            try:
+                return conn.execute(start, [key, text, word]).fetchone()[0]
+            except Exception as error:
+                return error.sqlstate
+
+        other = json.dumps(shop.input(2))
+        same = ids.pop()
+        assert again("k-1", order, "never") == same
+        assert again("k-1", other, "never") == "SK003"
+        assert again("k-1", order, "failed") == same  # it completed
+        assert again("k-1", other, "failed") == "SK003"
+        new = again("k-1", other, "finished")
+        assert new not in (same, "SK003"), new
+        assert psql(shop.url, "SELECT run FROM skald.sagas WHERE id = '%s'" % new) == [["2"]]
+        shop.ids.append(new)
+        with conn.transaction(force_rollback=True):
+            gone = again("k-2", order, "never")
+        assert psql(shop.url, "SELECT 1 FROM skald.sagas WHERE id = '%s'" % gone) == []
+        t.skald("saga", "start", "order", "--key", "k-3", "--input",
+                json.dumps(shop.input(3, sku="unicorn")), "--wait", url=shop.url, check=False)
+        failed = psql(shop.url, "SELECT id, outcome FROM skald.sagas WHERE key = 'k-3'")[0]
+        assert failed[1] == "failed", failed
+        shop.ids.append(failed[0])
+        anew = again("k-3", order, "failed")
+        assert anew not in (failed[0], "SK003"), anew
+        shop.ids.append(anew)
+    shop.wait_ended()
+    check.require_none(shop.findings())
+    with connect(shop.url) as conn:
+        assert again_closed(conn, "k-9") == "SK004"
+
+
+def again_closed(conn, key):
+    try:
+        conn.execute("SELECT skald.saga_start('nothing', %s, '{}')", [key])
+    except Exception as error:
+        return error.sqlstate
+
+
+@e2e("e2e.saga.by_topic", records=1, effects=3)
+def by_topic(t):
+    """Started by a message in skald.saga.commands, under a name of the test's own: the topic
+    is everybody's, and a start of an unknown definition is a dead letter elsewhere."""
+    definition = order_saga()
+    definition["name"] = "order-" + t.tag.rsplit("-", 1)[1]
+    shop = Shop(t, definition).all()
+    shop.daemon()
+    shop.deploy()
+    psql(shop.urls["payment"], "SELECT skald.outbox_add(topic => 'skald.saga.commands',"
+         " key => 'o-1', type => 'skald.saga.start', data => '%s', correlation_id => 'c-7')"
+         % json.dumps({"name": definition["name"], "key": "o-1", "input": shop.input(1)}))
+    rows = wait_until(lambda: psql(shop.url, "SELECT id, correlation_id FROM skald.sagas"), 60,
+                      "the saga to be started")
+    assert rows[0][1] == "c-7", rows
+    shop.ids.append(rows[0][0])
+    shop.wait_ended()
+    check.require_none(shop.findings({rows[0][0]: "completed"}))
+    t.checked(records=1, effects=len(shop.ledger()))
+
+
+@e2e("e2e.saga.trace", records=1, effects=3)
+def trace(t):
+    """One correlation id, given at the start, is in every hop: records, ledgers, history,
+    `skald trace`."""
+    shop = Shop(t).all()
+    shop.daemon()
+    shop.deploy()
+    with connect(shop.url) as conn:
+        saga = conn.execute(
+            "SELECT skald.saga_start('order', 'o-1', %s::jsonb, correlation_id => 'trace-me')"
+            "::text", [json.dumps(shop.input(1))]).fetchone()[0]
+    shop.ids.append(saga)
+    shop.wait_ended()
+    for name in shop.urls:
+        for topic in (shop.topic(name), "skald.replies." + shop.installation):
+            records = [r for r in t.kafka.read_topic(topic)]
+            assert records, topic
+            assert {r.header("ce_correlationid") for r in records} == {"trace-me"}, topic
+        assert psql(shop.urls[name], "SELECT DISTINCT correlation_id FROM public.ledger") == [
+            ["trace-me"]]
+    assert psql(shop.url, "SELECT DISTINCT correlation_id FROM skald.saga_events") == [
+        ["trace-me"]]
+    shown = t.skald("trace", "trace-me", url=shop.url).stdout
+    last = -1
+    for word in ("inventory.reserve", "payment.charge", "shipping.ship"):
+        place = shown.find(word)
+        assert place > last, "%s out of order in:\n%s" % (word, shown)
+        last = place
+    shop.check({saga: "completed"})
+
+
+@e2e("e2e.saga.garbage_replies", records=8, effects=24)
+def garbage_replies(t):
+    """Garbage, missing and contradictory echoes are dead letters; other sagas flow."""
+    shop = Shop(t).all()
+    shop.daemon()
+    shop.deploy()
+    shop.start(4)
+    shop.wait_ended()
+    topic = "skald.replies." + shop.installation
+    good = next(r for r in t.kafka.read_topic(topic) if r.key.decode() == shop.ids[0])
+
+    def forged(**change):
+        headers = dict(good.headers, ce_id="forged-%d" % forged.n)
+        forged.n += 1
+        for name in ("ce_stream", "ce_sequence"):
+            headers.pop(name, None)
+        for name, value in change.items():
+            name = name.replace("idempotency_key", "idempotency-key")
+            headers[name] = value
+        return (good.key, good.value, [(k, v.encode()) for k, v in headers.items()
+                                       if v is not None])
+
+    forged.n = 0
+    unknown = "00000000-0000-7000-8000-000000000001"
+    wrong = [
+        (b"k", b"\x00\xff garbage", []),
+        forged(ce_sagaid=None),
+        forged(ce_sagaattempt="x"),
+        forged(ce_sagaop="undo"),
+        forged(ce_sagaoutcome="perhaps"),
+        forged(ce_sagastep="nowhere"),
+        forged(idempotency_key="o:p:q"),
+        forged(ce_sagaid=unknown, idempotency_key=unknown + ":reserve:action"),
+        (good.key, b"[" * 100000, forged()[2]),
+    ]
+    t.kafka.produce(topic, wrong)
+    t.kafka.produce(topic, [forged()])  # decodes, but fits nothing outstanding
+    shop.start(4)
+    shop.wait_ended()
+    wait_until(lambda: len(shop.dead()) >= len(wrong), 30, "every wrong reply to be dead")
+    wait_until(lambda: shop.events(shop.ids[0], ("stale",)), 30, "the stale reply")
+    assert {r[0] for r in shop.dead()} == {"skald." + shop.installation}, shop.dead()
+    assert "saga_unknown" in {r[2] for r in shop.dead()}, shop.dead()
+    shop.check({i: "completed" for i in shop.ids}, dead=len(wrong))
+
+
+@e2e("e2e.saga.copy_is_refused", records=1, effects=3)
+def copy_is_refused(t):
+    """A database under another installation's name is refused with the way out; two
+    installations on one Kafka do not see each other's replies."""
+    shop = Shop(t).all()
+    first = shop.daemon()
+    shop.deploy()
+    shop.start(1)
+    shop.wait_ended()
+    other = t.skaldd(shop.url, name="other", roles="relay,orchestrator", ready=False,
+                     settings={"daemon.installation": "somebody-else"})
+    assert other.wait(30) not in (0, -9), other.returncode
+    said = other.log_text()
+    assert "skald db adopt" in said and "somebody-else" in said, said
+    assert first.alive
+    second = Shop(t, installation=t.tag + "-b")
+    second.daemon(name="second")
+    second.deploy()
+    assert "skald.replies." + second.installation in t.kafka.topics()
+    shop.start(1)
+    shop.wait_ended()
+    check.require_none(shop.findings())
+    assert second.sagas() == {} and second.dead() == [], second.dead()
+    t.checked(records=1, effects=len(shop.ledger()))
