@@ -399,6 +399,142 @@ check_letters(struct doctor *doctor, struct skald_sql *sql)
 	skald_rows_free(rows);
 }
 
+/* --- sagas ------------------------------------------------------------------------------------- */
+
+/* true when an orchestrator has ever served this database: the rest asks about it. */
+static bool
+check_installation(struct doctor *doctor, struct skald_sql *sql)
+{
+	const char *name =
+		skald_config_text(doctor->cli->config, "daemon", "installation");
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	bool is_there = false;
+
+	if (!ask(sql,
+		    "SELECT i.installation, coalesce('cluster ' || i.kafka_cluster_id,"
+		    " 'a dev broker'), current_database(),"
+		    " i.reply_topic FROM (SELECT 1) AS one LEFT JOIN skald.installation "
+		    "AS i"
+		    " ON true",
+		    &rows, &err)) {
+		say(doctor, VERDICT_FAIL, "installation",
+			rows ? NULL : "GRANT skald_reader TO this role;", "%s", err.text);
+	} else if (!skald_rows_get(rows, 0, 0).data) {
+		say(doctor, VERDICT_OK, "installation", NULL,
+			"none recorded: no orchestrator has served this database");
+	} else {
+		const char *mine =
+			name && name[0] ? name : skald_rows_get(rows, 0, 2).data;
+		bool is_main = strcmp(doctor->source, "main") == 0;
+
+		is_there = true;
+		if (is_main && !skald_slice_is_text(skald_rows_get(rows, 0, 0), mine))
+			say(doctor, VERDICT_FAIL, "installation",
+				"daemon.installation; a copy: skald db adopt --reason "
+				"...",
+				"this database belongs to %s, not to %s",
+				skald_rows_get(rows, 0, 0).data, mine);
+		else
+			say(doctor, VERDICT_OK, "installation", NULL,
+				"%s on %s, replies to %s",
+				skald_rows_get(rows, 0, 0).data,
+				skald_rows_get(rows, 0, 1).data,
+				skald_rows_get(rows, 0, 3).data);
+	}
+	skald_rows_free(rows);
+	return is_there;
+}
+
+/* Who drives sagas here, and has every partition of replies an owner that keeps up? */
+static void
+check_orchestrator(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+
+	if (!ask(sql,
+		    "SELECT (SELECT count(*) FROM skald.saga_owner"
+		    "  WHERE until > clock_timestamp())::text,"
+		    " count(*)::text, (count(*) FILTER (WHERE until > "
+		    "clock_timestamp()))::text,"
+		    " (count(*) FILTER (WHERE until > clock_timestamp() AND topic = ("
+		    "  SELECT reply_topic FROM skald.installation) AND (caught_up_at IS "
+		    "NULL"
+		    "  OR caught_up_at < clock_timestamp() - interval '30 s')))::text"
+		    " FROM skald.saga_partition",
+		    &rows, &err))
+		say(doctor, VERDICT_FAIL, "orchestrator", NULL, "%s", err.text);
+	else if (skald_rows_int(rows, 0, 0, 0) == 0)
+		say(doctor, VERDICT_FAIL, "orchestrator", "systemctl start skaldd",
+			"none is alive: sagas stand still");
+	else if (skald_rows_int(rows, 0, 2, 0) < skald_rows_int(rows, 0, 1, 0))
+		say(doctor, VERDICT_WARN, "orchestrator",
+			"skald doctor, in a few seconds",
+			"%s alive, %s of %s partitions served",
+			skald_rows_get(rows, 0, 0).data, skald_rows_get(rows, 0, 2).data,
+			skald_rows_get(rows, 0, 1).data);
+	else if (skald_rows_int(rows, 0, 3, 0) > 0)
+		say(doctor, VERDICT_WARN, "orchestrator", "the log of skaldd says why",
+			"%s partitions of replies are behind: time-outs wait",
+			skald_rows_get(rows, 0, 3).data);
+	else
+		say(doctor, VERDICT_OK, "orchestrator", NULL,
+			"%s alive, all %s partitions served and caught up",
+			skald_rows_get(rows, 0, 0).data, skald_rows_get(rows, 0, 1).data);
+	skald_rows_free(rows);
+}
+
+static void
+check_definitions(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+
+	if (!ask(sql,
+		    "SELECT count(DISTINCT name)::text, count(*)::text,"
+		    " (SELECT string_agg(n, ', ') FROM (SELECT name AS n"
+		    "  FROM skald.saga_definitions GROUP BY name"
+		    "  HAVING NOT bool_or(current) LIMIT 5) AS x)"
+		    " FROM skald.saga_definitions",
+		    &rows, &err))
+		say(doctor, VERDICT_FAIL, "definitions", NULL, "%s", err.text);
+	else if (skald_rows_int(rows, 0, 0, 0) == 0)
+		say(doctor, VERDICT_WARN, "definitions",
+			"skald saga deploy FILE, or saga.definitions",
+			"none is deployed: no saga can start");
+	else if (skald_rows_get(rows, 0, 2).data)
+		say(doctor, VERDICT_WARN, "definitions", "skald saga use NAME VERSION",
+			"no current version: %s", skald_rows_get(rows, 0, 2).data);
+	else
+		say(doctor, VERDICT_OK, "definitions", NULL, "%s, in %s versions",
+			skald_rows_get(rows, 0, 0).data, skald_rows_get(rows, 0, 1).data);
+	skald_rows_free(rows);
+}
+
+static void
+check_stuck(struct doctor *doctor, struct skald_sql *sql)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+
+	if (!ask(sql,
+		    "SELECT (count(*) FILTER (WHERE status = 'stuck'))::text, "
+		    "count(*)::text,"
+		    " (count(*) FILTER (WHERE overdue))::text"
+		    " FROM skald.sagas WHERE status <> 'finished'",
+		    &rows, &err))
+		say(doctor, VERDICT_FAIL, "sagas", NULL, "%s", err.text);
+	else if (skald_rows_int(rows, 0, 0, 0) > 0)
+		say(doctor, VERDICT_WARN, "sagas", "skald saga ls --status stuck",
+			"%s stuck, of %s open", skald_rows_get(rows, 0, 0).data,
+			skald_rows_get(rows, 0, 1).data);
+	else
+		say(doctor, VERDICT_OK, "sagas", NULL, "%s open, %s overdue, none stuck",
+			skald_rows_get(rows, 0, 1).data, skald_rows_get(rows, 0, 2).data);
+	skald_rows_free(rows);
+}
+
 /* --- Kafka ------------------------------------------------------------------------------------ */
 
 static void
@@ -472,6 +608,36 @@ check_topic(struct doctor *doctor, struct skald_cluster *cluster, const char *to
 			"%s is missing, and topics.create is false", topic);
 }
 
+/* Where participants answer, and whose Kafka this is. */
+static void
+check_reply_topic(
+	struct doctor *doctor, struct skald_cluster *cluster, struct skald_sql *sql)
+{
+	char id[SKALD_CLUSTER_ID_BYTES] = "";
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_rows *rows = NULL;
+	unsigned there_count = 0;
+	const char *recorded;
+
+	if (!ask(sql, "SELECT reply_topic, kafka_cluster_id FROM skald.installation",
+		    &rows, &err) ||
+		skald_cluster_id(cluster, KAFKA_MS, id, &err)) {
+		skald_rows_free(rows); /* said before */
+		return;
+	}
+	recorded = skald_rows_get(rows, 0, 1).data;
+	if (recorded && !skald_cluster_is_dev(id) && strcmp(recorded, id) != 0)
+		say(doctor, VERDICT_FAIL, "cluster",
+			"kafka.bootstrap.servers; moved for good: skald db adopt "
+			"--reason ...",
+			"this database belongs to cluster %s, not to %s", recorded, id);
+	check_topic(doctor, cluster, skald_rows_get(rows, 0, 0).data, &there_count);
+	if (there_count)
+		say(doctor, VERDICT_OK, "replies", NULL, "%s is there",
+			skald_rows_get(rows, 0, 0).data);
+	skald_rows_free(rows);
+}
+
 /* The topics of what waits in the outbox; without the right to look there: nothing to say. */
 static void
 check_topics(struct doctor *doctor, struct skald_cluster *cluster, struct skald_sql *sql)
@@ -527,6 +693,18 @@ check_config(struct doctor *doctor)
 }
 
 static void
+check_sagas(struct doctor *doctor, struct skald_sql *sql, struct skald_cluster *cluster)
+{
+	if (!check_installation(doctor, sql))
+		return;
+	check_orchestrator(doctor, sql);
+	check_definitions(doctor, sql);
+	check_stuck(doctor, sql);
+	if (cluster)
+		check_reply_topic(doctor, cluster, sql);
+}
+
+static void
 check_database(struct doctor *doctor, const struct skald__place *place,
 	struct skald_cluster *cluster)
 {
@@ -554,6 +732,7 @@ check_database(struct doctor *doctor, const struct skald__place *place,
 		check_relay(doctor, sql);
 		check_consumers(doctor, sql);
 		check_letters(doctor, sql);
+		check_sagas(doctor, sql, cluster);
 		if (cluster)
 			check_topics(doctor, cluster, sql);
 	}

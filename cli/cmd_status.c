@@ -58,6 +58,18 @@ static const struct skald__column letter_columns[] = {
 	{ "newest_at", "NEWEST", SKALD_KIND_TIME, 0 },
 };
 enum { LETTER_GROUP = 0, LETTER_DEAD = 2 };
+
+static const struct skald__column saga_columns[] = {
+	{ "name", "SAGAS", SKALD_KIND_TEXT, 12 },
+	{ "running", "RUNNING", SKALD_KIND_NUMBER, 0 },
+	{ "compensating", "COMPENSATING", SKALD_KIND_NUMBER, 0 },
+	{ "stuck", "STUCK", SKALD_KIND_NUMBER, 0 },
+	{ "overdue", "OVERDUE", SKALD_KIND_NUMBER, 0 },
+	{ "oldest_at", "OLDEST", SKALD_KIND_TIME, 0 },
+	{ "due", NULL, SKALD_KIND_NUMBER, 0 },
+};
+enum { SAGA_STUCK = 3, SAGA_DUE = 6 };
+#define DUE_LATE       "10 s" /* nobody looks at sagas that are due for longer */
 #define COUNT(columns) ((unsigned)(sizeof(columns) / sizeof((columns)[0])))
 
 struct look { /* at one source */
@@ -65,6 +77,8 @@ struct look { /* at one source */
 	struct skald_rows *relay;
 	struct skald_rows *consumers;
 	struct skald_rows *letters;
+	struct skald_rows *sagas; /* open ones, by definition */
+	struct skald_rows *stuck;
 	enum skald_rc rc;
 	enum skald__exit status; /* of it */
 	struct skald_err err; /* why not, if rc says so */
@@ -96,6 +110,32 @@ attend(struct screen *screen, const char *fmt, ...)
 /* --- looking --------------------------------------------------------------------------------- */
 
 static enum skald_rc
+read_sagas(struct look *look, struct skald_sql *sql)
+{
+	enum skald_rc rc;
+
+	rc = skald_sql_query(sql,
+		"SELECT name, (count(*) FILTER (WHERE status = 'running'))::text,"
+		" (count(*) FILTER (WHERE status = 'compensating'))::text,"
+		" (count(*) FILTER (WHERE status = 'stuck'))::text,"
+		" (count(*) FILTER (WHERE overdue))::text," SKALD__UTC(
+			"min(created_at)") ","
+					   " (count(*) FILTER (WHERE due_at < "
+					   "clock_timestamp() -"
+					   " interval '" DUE_LATE "'))::text"
+					   " FROM skald.sagas WHERE status <> 'finished' "
+					   "GROUP BY 1 ORDER BY 1",
+		NULL, 0, false, &look->sagas, &look->err);
+	if (!rc)
+		rc = skald_sql_query(sql,
+			"SELECT id::text, name || '/' || key, reason ->> 'step',"
+			" reason ->> 'code' FROM skald.sagas WHERE status = 'stuck'"
+			" ORDER BY updated_at LIMIT 5", /* the others are counted */
+			NULL, 0, false, &look->stuck, &look->err);
+	return rc;
+}
+
+static enum skald_rc
 read_rows(struct look *look, struct skald_sql *sql)
 {
 	struct skald_param all[2] = { skald_param_text(""), skald_param_text("") };
@@ -120,7 +160,7 @@ read_rows(struct look *look, struct skald_sql *sql)
 					   "'claimed')"
 					   " GROUP BY 1 ORDER BY 1",
 			NULL, 0, false, &look->letters, &look->err);
-	return rc;
+	return rc ? rc : read_sagas(look, sql);
 }
 
 static void
@@ -129,7 +169,10 @@ forget(struct look *look)
 	skald_rows_free(look->relay);
 	skald_rows_free(look->consumers);
 	skald_rows_free(look->letters);
+	skald_rows_free(look->sagas);
+	skald_rows_free(look->stuck);
 	look->relay = look->consumers = look->letters = NULL;
+	look->sagas = look->stuck = NULL;
 }
 
 static void
@@ -175,6 +218,36 @@ judge_relay(struct screen *screen, const struct look *look)
 }
 
 static void
+judge_sagas(struct screen *screen, const struct look *look)
+{
+	const char *flag = strcmp(look->place->name, "main") ? " --source " : "";
+	const char *name = *flag ? look->place->name : "";
+	int64_t stuck = 0;
+	int64_t due = 0;
+
+	for (unsigned r = 0; r < skald_rows_count(look->sagas); r++) {
+		stuck += skald_rows_int(look->sagas, r, SAGA_STUCK, 0);
+		due += skald_rows_int(look->sagas, r, SAGA_DUE, 0);
+	}
+	if (due)
+		attend(screen,
+			"%s: %lld sagas are due, nobody drives them: is skaldd running?",
+			look->place->name, (long long)due);
+	for (unsigned r = 0; r < skald_rows_count(look->stuck); r++) {
+		struct skald_slice step = skald_rows_get(look->stuck, r, 2);
+		struct skald_slice code = skald_rows_get(look->stuck, r, 3);
+
+		attend(screen, "%.40s stuck%s%.24s, %.24s: skald saga show %.8s%s%s",
+			skald_rows_get(look->stuck, r, 1).data, step.data ? " at " : "",
+			step.data ? step.data : "", code.data ? code.data : "no reason",
+			skald_rows_get(look->stuck, r, 0).data, flag, name);
+	}
+	if (stuck > skald_rows_count(look->stuck))
+		attend(screen, "%lld sagas are stuck: skald saga ls --status stuck%s%s",
+			(long long)stuck, flag, name);
+}
+
+static void
 judge(struct screen *screen, const struct look *look)
 {
 	if (look->status) {
@@ -183,6 +256,7 @@ judge(struct screen *screen, const struct look *look)
 	}
 	if (skald_rows_count(look->relay))
 		judge_relay(screen, look);
+	judge_sagas(screen, look);
 	for (unsigned r = 0; r < skald_rows_count(look->consumers); r++)
 		if (skald_rows_int(look->consumers, r, CONSUMER_STOPPED, 0) > 0)
 			attend(screen, "%s on %s stopped: %s",
@@ -237,6 +311,8 @@ print_look(const struct skald__cli *cli, const struct look *look)
 		"no consumers");
 	print_section(cli, letter_columns, COUNT(letter_columns), look->letters,
 		"no open dead letters");
+	print_section(
+		cli, saga_columns, COUNT(saga_columns), look->sagas, "no open sagas");
 }
 
 static void
@@ -301,6 +377,7 @@ add_look(struct skald_buf *out, const struct look *look)
 			look->consumers);
 		add_list(out, "dead_letters", letter_columns, COUNT(letter_columns),
 			look->letters);
+		add_list(out, "sagas", saga_columns, COUNT(saga_columns), look->sagas);
 	}
 	skald_buf_add_text(out, "}");
 }

@@ -39,7 +39,7 @@ static const struct skald__flag *const saga_deploy_lists[] = { skald__saga_deplo
 /* clang-format off */
 const struct skald__command skald__commands[] = {
 	{ "status", NULL, NULL, 0, 0,
-		"relays, consumers and dead letters on one screen",
+		"relays, consumers, sagas and dead letters on one screen",
 		"Shows every database of the configuration, or the one of --source. What needs "
 		"somebody stands at the end, with the command that goes on from there.\n\n"
 		"Exit status 3 when some of several databases could not be reached, 6 when none "
@@ -66,6 +66,15 @@ const struct skald__command skald__commands[] = {
 		"Changes nothing: read what is printed, then pipe it into psql. Members of a role "
 		"have its rights in every database of the cluster that they can connect to.",
 		grants_lists, skald__cmd_db_grants },
+	{ "db", "adopt", NULL, 0, 0,
+		"make a copied or moved database an installation of its own",
+		"For a copy, a dump restored elsewhere, or a change to another Kafka: records "
+		"daemon.installation and the Kafka cluster's id, and begins a new stream and epoch "
+		"of the relay. What is not known to be published is published, marked "
+		"ce_recovered. Stop skaldd first (else exit status 5). Needs --reason.\n\n"
+		"Of the two databases that now exist, only one may go on with the sagas that are "
+		"open in both.",
+		NULL, skald__cmd_db_adopt },
 	{ "outbox", "ls", NULL, 0, 0,
 		"messages in the outbox, newest first",
 		"Messages stay for the retention after they are published, so this lists both. "

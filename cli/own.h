@@ -247,6 +247,7 @@ enum skald__exit skald__cmd_doctor(struct skald__cli *cli);
 enum skald__exit skald__cmd_db_migrate(struct skald__cli *cli);
 enum skald__exit skald__cmd_db_status(struct skald__cli *cli);
 enum skald__exit skald__cmd_db_grants(struct skald__cli *cli);
+enum skald__exit skald__cmd_db_adopt(struct skald__cli *cli);
 enum skald__exit skald__cmd_outbox_ls(struct skald__cli *cli);
 enum skald__exit skald__cmd_outbox_tail(struct skald__cli *cli);
 enum skald__exit skald__cmd_consumer_ls(struct skald__cli *cli);

@@ -407,8 +407,11 @@ BEGIN
     WHEN 'saga.retire' THEN
         RETURN skald.operator_saga_retire(operator_act.target, v_actor, operator_act.reason,
             coalesce(operator_act.args, '{}'));
+    WHEN 'db.adopt' THEN
+        RETURN skald.operator_adopt(operator_act.target, v_actor, operator_act.reason,
+            coalesce(operator_act.args, '{}'));
     ELSE
         PERFORM skald.refuse('SK001', 'action: one of dlq.replay, consumer.reset, saga.deploy,'
-            ' saga.use, saga.retire');
+            ' saga.use, saga.retire, db.adopt');
     END CASE;
 END $$;

@@ -200,7 +200,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;
 
--- The state vector (saga/state.c) as steps[] of docs/protocol.md: one item per step,
+-- The state vector (saga/vector.c) as steps[] of docs/protocol.md: one item per step,
 -- word:attempts:compensation attempts:key round:its compensation's:started:finished:code.
 CREATE OR REPLACE FUNCTION skald.saga_steps(p_steps text[], p_kinds text[], p_state text)
 RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE
@@ -218,6 +218,46 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ -- the reader of th
                (string_to_array(split_part(p_state, ';', 1), ','))[s.n], ':') AS f) AS f ON true
 $$;
 
+-- What it waits for, as docs/protocol.md says: the whole saga for a person or a daemon, a step
+-- for its command to be published, the reply, the end of a backoff, or a person. The vector's
+-- second part has wait (1 a reply, 2 a backoff) and due time by index of the step.
+CREATE OR REPLACE FUNCTION skald.saga_waiting(p_steps text[], s skald.saga)
+RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ -- the reader of the view calls it
+    SELECT coalesce(jsonb_agg(jsonb_build_object('step', w.step, 'what', w.what,
+               'since', skald.saga_time(w.since), 'until', skald.saga_time(w.until))
+               ORDER BY w.n), '[]')
+      FROM (SELECT 0 AS n, NULL::text AS step,
+                   CASE WHEN s.paused THEN 'operator' ELSE 'daemon' END AS what,
+                   coalesce(CASE WHEN NOT s.paused THEN s.due_at END, s.updated_at) AS since,
+                   NULL::timestamptz AS until
+             WHERE s.paused OR s.state = '' OR (s.due_at < clock_timestamp() AND NOT EXISTS
+                   (SELECT FROM skald.saga_owner o WHERE o.until > clock_timestamp()))
+            UNION ALL
+            SELECT v.n, v.step,
+                   CASE WHEN v.wait = '2' THEN 'backoff'
+                        WHEN v.wait <> '1' THEN 'operator'
+                        WHEN s.published_at IS NULL AND NOT EXISTS (SELECT FROM skald.relay r
+                            WHERE pg_visible_in_snapshot(s.command_xid, r.acked_snapshot))
+                        THEN 'relay' ELSE 'reply' END,
+                   coalesce((SELECT max(e.at) FROM skald.saga_event_entry e
+                              WHERE e.saga_id = s.id AND e.step = v.step
+                                AND e.kind IN ('command', 'reply', 'timeout', 'stuck')),
+                            s.updated_at),
+                   CASE WHEN v.wait IN ('1', '2') THEN to_timestamp(v.due::numeric / 1000) END
+              FROM (SELECT f.n, p_steps[f.n] AS step, split_part(f.item, ':', 1) AS word,
+                           coalesce(o.o[2], '0') AS wait, o.o[9] AS due
+                      FROM unnest(string_to_array(split_part(s.state, ';', 1), ','))
+                           WITH ORDINALITY AS f(item, n)
+                      LEFT JOIN LATERAL (SELECT string_to_array(p, ':') AS o
+                           FROM unnest((string_to_array(split_part(s.state, ';', 2), '/'))[2:])
+                                AS p
+                          WHERE split_part(p, ':', 1) = (f.n - 1)::text) AS o ON true) AS v
+             WHERE v.wait <> '0' OR v.word IN ('stuck', 'undo_stuck')
+                OR (v.word = 'unknown' AND s.status = 'stuck')) AS w
+     WHERE s.status <> 'finished'
+$$;
+
 -- Names and columns are published (docs/protocol.md); add columns at the end only.
 CREATE OR REPLACE VIEW skald.sagas AS
 SELECT s.id, s.name, s.version, s.key, s.run, s.correlation_id, s.traceparent,
@@ -231,7 +271,8 @@ SELECT s.id, s.name, s.version, s.key, s.run, s.correlation_id, s.traceparent,
        (SELECT json_object_agg(i.name, i.data::json)::text FROM skald.saga_data i
          WHERE i.saga_id = s.id AND i.name NOT IN ('$input', '$output')) AS data,
        (SELECT i.data FROM skald.saga_data i
-         WHERE i.saga_id = s.id AND i.name = '$output') AS output
+         WHERE i.saga_id = s.id AND i.name = '$output') AS output,
+       skald.saga_waiting(d.steps, s) AS waiting_for
   FROM skald.saga s
   LEFT JOIN skald.saga_definition d ON d.name = s.name AND d.version = s.version;
 
