@@ -893,19 +893,28 @@ static void
 an_action_and_its_undo_wait_for_each_other(void)
 {
 	static const struct {
+		const char *before; /* what the action's first key has said already */
 		const char *first, *first_round; /* ours: told to run, answers success */
 		const char *second, *second_round; /* theirs, at the same time */
 		const char *if_committed, *if_rolled_back;
 	} cases[] = {
-		{ "action", "", "compensation", "", "run", "empty" },
-		{ "action", ":2", "compensation", "", "run", "empty" },
-		{ "compensation", "", "action", "", "refused", "run" },
-		{ "compensation", "", "action", ":2", "refused", "run" },
-		{ "compensation", "", "compensation", "", "duplicate", "empty" },
-		{ "action", "", "action", "", "duplicate", "run" },
-		{ "action", ":2", "action", ":2", "duplicate", "run" },
-		{ "action", "", "query", "", "duplicate", "query" },
-		{ "query", "", "action", "", "duplicate", "run" },
+		{ "no row", "action", "", "compensation", "", "run", "empty" },
+		{ "no row", "action", ":2", "compensation", "", "run", "empty" },
+		{ "no row", "compensation", "", "action", "", "refused", "run" },
+		{ "no row", "compensation", "", "action", ":2", "refused", "run" },
+		{ "no row", "compensation", "", "compensation", "", "duplicate",
+			"empty" },
+		{ "no row", "action", "", "action", "", "duplicate", "run" },
+		{ "no row", "action", ":2", "action", ":2", "duplicate", "run" },
+		{ "no row", "action", "", "query", "", "duplicate", "query" },
+		{ "no row", "query", "", "action", "", "duplicate", "run" },
+		{ "retryable", "action", "", "compensation", "", "run", "empty" },
+		{ "retryable", "action", "", "action", "", "duplicate", "run" },
+		{ "retryable", "compensation", "", "action", "", "refused", "run" },
+		{ "failure", "action", ":2", "compensation", "", "run", "empty" },
+		{ "failure", "compensation", "", "action", ":2", "refused", "run" },
+		{ "success", "compensation", "", "action", ":2", "refused", "run" },
+		{ "success", "compensation", "", "compensation", "", "duplicate", "run" },
 	};
 	struct other o;
 	pthread_t thread;
@@ -916,6 +925,7 @@ an_action_and_its_undo_wait_for_each_other(void)
 		const char *h, *verdict, *wanted;
 
 		new_saga();
+		bring(cases[i / 2].before);
 		h = headers(cases[i / 2].first, 1, cases[i / 2].first_round);
 		(void)snprintf(o.headers, sizeof(o.headers), "%s",
 			headers(cases[i / 2].second, 1, cases[i / 2].second_round));
