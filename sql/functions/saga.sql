@@ -219,8 +219,9 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ -- the reader of th
 $$;
 
 -- What it waits for, as docs/protocol.md says: the whole saga for a person or a daemon, a step
--- for its command to be published, the reply, the end of a backoff, or a person. The vector's
--- second part has wait (1 a reply, 2 a backoff) and due time by index of the step.
+-- for its command to be published, the reply, the end of a backoff, or a person. The core's
+-- part of the vector (saga/state.c) has, by step, index, state, wait (1 a reply, 2 a backoff);
+-- the 8th number is when that is due.
 CREATE OR REPLACE FUNCTION skald.saga_waiting(p_steps text[], s skald.saga)
 RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ -- the reader of the view calls it
@@ -246,13 +247,13 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ -- the reader of th
                             s.updated_at),
                    CASE WHEN v.wait IN ('1', '2') THEN to_timestamp(v.due::numeric / 1000) END
               FROM (SELECT f.n, p_steps[f.n] AS step, split_part(f.item, ':', 1) AS word,
-                           coalesce(o.o[2], '0') AS wait, o.o[9] AS due
+                           coalesce(o.o[3], '0') AS wait, o.o[8] AS due
                       FROM unnest(string_to_array(split_part(s.state, ';', 1), ','))
                            WITH ORDINALITY AS f(item, n)
-                      LEFT JOIN LATERAL (SELECT string_to_array(p, ':') AS o
-                           FROM unnest((string_to_array(split_part(s.state, ';', 2), '/'))[2:])
-                                AS p
-                          WHERE split_part(p, ':', 1) = (f.n - 1)::text) AS o ON true) AS v
+                      LEFT JOIN LATERAL (SELECT string_to_array(p, ' ') AS o
+                           FROM unnest((string_to_array(split_part(substr(s.state,
+                                strpos(s.state, ';') + 1), '|', 1), ';'))[2:]) AS p
+                          WHERE split_part(p, ' ', 1) = (f.n - 1)::text) AS o ON true) AS v
              WHERE v.wait <> '0' OR v.word IN ('stuck', 'undo_stuck')
                 OR (v.word = 'unknown' AND s.status = 'stuck')) AS w
      WHERE s.status <> 'finished'
