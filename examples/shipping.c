@@ -35,7 +35,7 @@ read_order(struct skald_slice data, struct shop_order *order, bool *has_saga,
 	return SKALD_OK;
 }
 
-/* *is_new = false: another message shipped this order before. REJECT: no such article. */
+/* *is_new = false: another message announced this order before. REJECT: no such article. */
 static enum skald_rc
 ship(struct pg_conn *tx, const struct shop_effect *effect, const struct shop_order *order,
 	bool *is_new, struct skald_err *err)
@@ -51,7 +51,8 @@ ship(struct pg_conn *tx, const struct shop_effect *effect, const struct shop_ord
 		" shipped AS (INSERT INTO public.shipment"
 		"  SELECT $1, sku, $3::int, $4, $5::uuid"
 		"  FROM known WHERE NOT EXISTS (SELECT FROM public.shipment"
-		"   WHERE order_id = $1 AND message_id <> $4) RETURNING 1)"
+		"   WHERE order_id = $1 AND message_id <> $4"
+		"    AND saga_id IS NOT DISTINCT FROM $5::uuid) RETURNING 1)"
 		" SELECT (SELECT count(*) FROM known), (SELECT count(*) FROM shipped)",
 		params, 5, &rows, err);
 	if (rc)

@@ -82,6 +82,7 @@ def late_reply(t):
     charge = definition["steps"][1]
     charge.update(kind="compensatable", on_unknown="compensate", timeout="2s", compensation={
         "topic": "payment.commands", "type": "payment.refund", "data": {}})
+    definition["steps"][2]["kind"] = "pivot"
     shop = Shop(t, definition).all()
     shop.daemon()
     shop.deploy()
@@ -286,10 +287,14 @@ def trace(t):
             ["trace-me"]]
     assert psql(shop.url, "SELECT DISTINCT correlation_id FROM skald.saga_events") == [
         ["trace-me"]]
-    shown = t.skald("trace", "trace-me", url=shop.url).stdout
+    sources = [x for name, url in shop.urls.items()
+               for x in ("--set", "source.%s.url=%s" % (name, url))]
+    shown = t.skald("trace", "trace-me", "--json", *sources, url=shop.url).stdout
     last = -1
-    for word in ("inventory.reserve", "payment.charge", "shipping.ship"):
-        place = shown.find(word)
+    for word in ("inventory.reserve", "inventory.reserve.reply", "payment.charge",
+                 "payment.charge.reply", "shipping.ship", "shipping.ship.reply",
+                 "skald.saga.completed"):
+        place = shown.find('%s"' % word)
         assert place > last, "%s out of order in:\n%s" % (word, shown)
         last = place
     shop.check({saga: "completed"})
