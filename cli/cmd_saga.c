@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/json.h"
+#include "base/limits.h"
 
 #define WAIT_DEFAULT_MS 30000
 #define WAIT_LOOK_MS    50
@@ -52,7 +54,7 @@ const struct skald__flag skald__saga_start_flags[] = {
 
 static const struct skald__column list_columns[] = {
 	{ NULL, NULL, SKALD_KIND_TEXT, 0 },
-	{ "id", "ID", SKALD_KIND_ID, 0 },
+	{ "id", NULL, SKALD_KIND_ID, 0 }, /* its beginning is a time: NAME/KEY names it */
 	{ "created_at", "AGE", SKALD_KIND_TIME, 0 },
 	{ "status", "STATUS", SKALD_KIND_TEXT, 0 },
 	{ "outcome", "OUTCOME", SKALD_KIND_TEXT, 0 },
@@ -60,8 +62,8 @@ static const struct skald__column list_columns[] = {
 	{ "name", "NAME", SKALD_KIND_TEXT, 8 },
 	{ "version", NULL, SKALD_KIND_NUMBER, 0 },
 	{ "key", "KEY", SKALD_KIND_TEXT, 8 },
-	{ "run", NULL, SKALD_KIND_NUMBER, 0 },
-	{ "at", "AT", SKALD_KIND_TEXT, 10 },
+	{ "run", "RUN", SKALD_KIND_NUMBER, 0 },
+	{ "at", "AT", SKALD_KIND_TEXT, 16 },
 	{ "reason", "REASON", SKALD_KIND_TEXT, 8 },
 	{ "correlation_id", NULL, SKALD_KIND_TEXT, 0 },
 	{ "finished_at", NULL, SKALD_KIND_TIME, 0 },
@@ -85,9 +87,20 @@ where_sagas(struct skald__cli *cli, struct skald__where *where)
 			    " x ->> 'name' = %s AND x ->> 'state' NOT IN ('pending',"
 			    " 'succeeded', 'undone', 'skipped', 'resolved', 'failed'))" },
 	};
+	static const char *const statuses[] = { "running", "compensating", "stuck",
+		"finished" };
+	const char *wanted = skald__flag_value(cli, "--status");
 	char time[SKALD_TIME_TEXT_BYTES];
 	enum skald__exit status;
+	unsigned known = 0;
 
+	while (wanted && known < 4 && strcmp(statuses[known], wanted) != 0)
+		known++;
+	if (known == 4)
+		return skald__fail(cli, SKALD_EXIT_USAGE, "invalid", "--status", NULL,
+			"--status: '%s' is none of running, compensating, stuck, "
+			"finished",
+			wanted);
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		const char *value = skald__flag_value(cli, texts[i].flag);
 
@@ -201,7 +214,13 @@ static const char show_statement[] =
 	" s.correlation_id, s.traceparent, s.reason::text, s.steps::text, "
 	SKALD__UTC("s.created_at") ", " SKALD__UTC("s.updated_at") ", "
 	SKALD__UTC("s.finished_at") ", " SKALD__UTC("s.deadline_at") ", "
-	SKALD__UTC("s.due_at");
+	SKALD__UTC("s.due_at") ", s.waiting_for::text";
+static const char show_words[] = /* for people, behind the columns of JSON */
+	", (SELECT string_agg(concat_ws(' ', w ->> 'step', w ->> 'what', 'since ' ||"
+	"  substr(w ->> 'since', 12, 8), 'until ' || substr(w ->> 'until', 12, 8)), '; ')"
+	"  FROM jsonb_array_elements(s.waiting_for) AS w),"
+	" concat_ws(': ', concat_ws(', ', s.reason ->> 'step', s.reason ->> 'code'),"
+	"  nullif(s.reason ->> 'message', ''))";
 /* clang-format on */
 
 static const struct skald__column show_columns[] = {
@@ -225,6 +244,7 @@ static const struct skald__column show_columns[] = {
 	{ "finished_at", NULL, SKALD_KIND_TIME, 0 },
 	{ "deadline_at", NULL, SKALD_KIND_TIME, 0 },
 	{ "due_at", NULL, SKALD_KIND_TIME, 0 },
+	{ "waiting_for", NULL, SKALD_KIND_RAW, 0 },
 	{ "input", NULL, SKALD_KIND_RAW, 0 },
 	{ "data", NULL, SKALD_KIND_RAW, 0 },
 	{ "output", NULL, SKALD_KIND_RAW, 0 },
@@ -245,7 +265,7 @@ print_field(const struct skald__cli *cli, const char *name, struct skald_slice v
 {
 	struct skald_buf clean;
 
-	if (!value.data)
+	if (!value.data || !value.bytes)
 		return;
 	skald_buf_init(&clean, 512 * 1024);
 	skald__add_clean(&clean, value);
@@ -260,14 +280,16 @@ print_show(const struct skald__cli *cli, const struct skald_rows *rows)
 	static const struct {
 		const char *name;
 		unsigned column;
-	} fields[] = { { "outcome", 6 }, { "undo", 7 }, { "reason", 13 },
-		{ "correlation", 11 }, { "started", 15 }, { "finished", 17 },
-		{ "deadline", 18 }, { "looked at", 19 }, { "input", 20 }, { "data", 21 },
-		{ "output", 22 } };
+	} fields[] = { { "outcome", 6 }, { "undo", 7 }, { "reason", 25 },
+		{ "waiting for", 24 }, { "correlation", 11 }, { "started", 15 },
+		{ "finished", 17 }, { "deadline", 18 }, { "input", 21 }, { "data", 22 },
+		{ "output", 23 } };
 
-	printf("saga %s  %s%s%s\n", skald_rows_get(rows, 0, 0).data,
+	printf("saga %s  %s%s%s%s%s%s\n", skald_rows_get(rows, 0, 0).data,
 		skald__paint(cli, SKALD_PAINT_STRONG), skald_rows_get(rows, 0, 5).data,
-		skald__unpaint(cli));
+		skald__unpaint(cli), skald_rows_bool(rows, 0, 8) ? ", paused" : "",
+		skald_rows_bool(rows, 0, 9) ? ", overdue" : "",
+		skald_rows_bool(rows, 0, 10) ? ", signed" : "");
 	printf("  %s%-13s%s %s version %s, key %s, run %s\n",
 		skald__paint(cli, SKALD_PAINT_FAINT), "definition", skald__unpaint(cli),
 		skald_rows_get(rows, 0, 1).data, skald_rows_get(rows, 0, 2).data,
@@ -287,12 +309,12 @@ read_show(struct skald__cli *cli, struct skald_sql *sql, const char *id,
 	struct skald_err err = SKALD_ERR_INIT;
 	const struct skald_param params[] = { skald_param_text(id) };
 	enum skald_rc rc = SKALD_OK;
-	char statement[2048];
+	char statement[4096];
 
 	for (unsigned i = 0; i < 2; i++) {
 		(void)snprintf(statement, sizeof(statement),
-			"%s%s FROM skald.sagas AS s WHERE s.id = $1::uuid",
-			show_statement, payload[i]);
+			"%s%s%s FROM skald.sagas AS s WHERE s.id = $1::uuid",
+			show_statement, payload[i], show_words);
 		rc = skald_conn_query(
 			skald_sql_conn(sql), statement, params, 1, rows, &err);
 		if (!rc || strcmp(err.code, "42501") != 0)
@@ -346,7 +368,7 @@ skald__cmd_saga_show(struct skald__cli *cli)
 	print_show(cli, rows);
 	status = print_steps(cli, sql, id);
 	if (!status)
-		printf("\n  What next\n    skald saga history %.8s\n    skald trace %s\n",
+		printf("\n  What next\n    skald saga history %s\n    skald trace %s\n",
 			id, skald_rows_get(rows, 0, 11).data);
 out:
 	skald_rows_free(rows);
@@ -364,7 +386,7 @@ static const struct skald__column event_columns[] = {
 	{ "op", "OP", SKALD_KIND_TEXT, 0 },
 	{ "attempt", "TRY", SKALD_KIND_NUMBER, 0 },
 	{ "outcome", "OUTCOME", SKALD_KIND_TEXT, 8 },
-	{ "message_id", "MESSAGE", SKALD_KIND_ID, 0 },
+	{ "message_id", NULL, SKALD_KIND_ID, 0 },
 	{ "correlation_id", NULL, SKALD_KIND_TEXT, 0 },
 	{ "traceparent", NULL, SKALD_KIND_TEXT, 0 },
 };
@@ -399,23 +421,17 @@ skald__cmd_saga_history(struct skald__cli *cli)
 
 /* --- start ------------------------------------------------------------------------------ */
 
-/* JSON itself, or @FILE. */
 static enum skald__exit
-read_input(struct skald__cli *cli, struct skald_buf *input)
+read_input_file(struct skald__cli *cli, const char *path, struct skald_buf *input)
 {
-	const char *text = skald__flag_value(cli, "--input");
 	char part[4096];
 	size_t n;
 	FILE *file;
 
-	if (!text || text[0] != '@') {
-		skald_buf_add_text(input, text ? text : "{}");
-		return SKALD_EXIT_DONE;
-	}
-	file = fopen(text + 1, "rb");
+	file = fopen(path, "rb");
 	if (!file)
 		return skald__fail(cli, SKALD_EXIT_USAGE, "invalid", "--input", NULL,
-			"--input: could not read %s", text + 1);
+			"--input: could not read %s", path);
 	while ((n = fread(part, 1, sizeof(part), file)) > 0)
 		skald_buf_add(input, part, n);
 	(void)fclose(file);
@@ -425,10 +441,33 @@ read_input(struct skald__cli *cli, struct skald_buf *input)
 	return SKALD_EXIT_DONE;
 }
 
+/* JSON itself, or @FILE. */
+static enum skald__exit
+read_input(struct skald__cli *cli, struct skald_buf *input)
+{
+	const char *text = skald__flag_value(cli, "--input");
+	enum skald__exit status = SKALD_EXIT_DONE;
+	struct skald_err err = SKALD_ERR_INIT;
+	struct skald_json json;
+
+	if (text && text[0] == '@')
+		status = read_input_file(cli, text + 1, input);
+	else
+		skald_buf_add_text(input, text ? text : "{}");
+	if (!status && skald_json_parse(skald_buf_slice(input), INPUT_BYTES_MAX,
+			       SKALD_JSON_DEPTH_MAX, &json, &err))
+		status = skald__fail(cli, SKALD_EXIT_USAGE, "SK001", "--input", NULL,
+			"--input: must be JSON: %s", err.text);
+	return status;
+}
+
+struct ending {
+	char status[32], outcome[32]; /* "": not known, none */
+};
+
 /* 0 completed, 1 finished otherwise, 3 stuck, 4 time is up. */
 static enum skald__exit
-await(struct skald__cli *cli, struct skald_sql *sql, const char *id, char *how,
-	size_t how_bytes)
+await(struct skald__cli *cli, struct skald_sql *sql, const char *id, struct ending *how)
 {
 	const struct skald_param params[] = { skald_param_text(id) };
 	int64_t timeout_ms = WAIT_DEFAULT_MS;
@@ -444,9 +483,10 @@ await(struct skald__cli *cli, struct skald_sql *sql, const char *id, char *how,
 			params, 1, &rows);
 		if (status)
 			break;
-		(void)snprintf(how, how_bytes, "%s%s%s", skald_rows_get(rows, 0, 0).data,
-			skald_rows_get(rows, 0, 1).bytes ? ", " : "",
-			skald_rows_get(rows, 0, 1).data);
+		(void)skald_slice_copy(
+			skald_rows_get(rows, 0, 0), how->status, sizeof(how->status));
+		(void)skald_slice_copy(
+			skald_rows_get(rows, 0, 1), how->outcome, sizeof(how->outcome));
 		if (skald_rows_bool(rows, 0, 2)) {
 			bool is_stuck =
 				skald_slice_is_text(skald_rows_get(rows, 0, 0), "stuck");
@@ -466,22 +506,35 @@ await(struct skald__cli *cli, struct skald_sql *sql, const char *id, char *how,
 	return status;
 }
 
+/* status and outcome are known with --wait only. */
 static void
-say_start(const struct skald__cli *cli, const char *id, const char *how)
+say_start(const struct skald__cli *cli, const char *id, const struct ending *how)
 {
-	if (cli->is_quiet)
+	struct skald_buf out;
+
+	if (!cli->is_json) {
+		printf("saga %s  %s%s%s\n", id, how->status[0] ? how->status : "started",
+			how->outcome[0] ? ", " : "", how->outcome);
 		return;
-	if (cli->is_json)
-		printf("{\"id\":\"%s\",\"state\":\"%s\"}\n", id, how);
-	else
-		printf("saga %s  %s\n", id, how);
+	}
+	skald_buf_init(&out, 4096);
+	skald_buf_add_text(&out, "{");
+	skald_json_add_member(&out, "id", skald_slice_text(id));
+	skald__json_add(&out, "status",
+		how->status[0] ? skald_slice_text(how->status) : SKALD_SLICE_NULL);
+	skald__json_add(&out, "outcome",
+		how->outcome[0] ? skald_slice_text(how->outcome) : SKALD_SLICE_NULL);
+	skald_buf_add_text(&out, "}\n");
+	skald__put(skald_buf_slice(&out));
+	skald_buf_done(&out);
 }
 
 enum skald__exit
 skald__cmd_saga_start(struct skald__cli *cli)
 {
 	const char *again = skald__flag_value(cli, "--again");
-	char id[SKALD_UUID_TEXT_BYTES] = "", how[64] = "started", number[24];
+	char id[SKALD_UUID_TEXT_BYTES] = "", number[24];
+	struct ending how = { .status = "" };
 	struct skald_param params[6];
 	struct skald_rows *rows = NULL;
 	struct skald_sql *sql = NULL;
@@ -516,9 +569,9 @@ skald__cmd_saga_start(struct skald__cli *cli)
 		goto out;
 	(void)skald_slice_copy(skald_rows_get(rows, 0, 0), id, sizeof(id));
 	if (skald__flag_is_given(cli, "--wait"))
-		status = await(cli, sql, id, how, sizeof(how));
+		status = await(cli, sql, id, &how);
 	if (status != SKALD_EXIT_OUTAGE && status != SKALD_EXIT_USAGE)
-		say_start(cli, id, how);
+		say_start(cli, id, &how);
 out:
 	skald_rows_free(rows);
 	skald_sql_close(sql);

@@ -128,7 +128,7 @@ read_sagas(struct look *look, struct skald_sql *sql)
 		NULL, 0, false, &look->sagas, &look->err);
 	if (!rc)
 		rc = skald_sql_query(sql,
-			"SELECT id::text, name || '/' || key, reason ->> 'step',"
+			"SELECT name || '/' || key, reason ->> 'step',"
 			" reason ->> 'code' FROM skald.sagas WHERE status = 'stuck'"
 			" ORDER BY updated_at LIMIT 5", /* the others are counted */
 			NULL, 0, false, &look->stuck, &look->err);
@@ -234,12 +234,12 @@ judge_sagas(struct screen *screen, const struct look *look)
 			"%s: %lld sagas are due, nobody drives them: is skaldd running?",
 			look->place->name, (long long)due);
 	for (unsigned r = 0; r < skald_rows_count(look->stuck); r++) {
-		struct skald_slice step = skald_rows_get(look->stuck, r, 2);
-		struct skald_slice code = skald_rows_get(look->stuck, r, 3);
+		struct skald_slice step = skald_rows_get(look->stuck, r, 1);
+		struct skald_slice code = skald_rows_get(look->stuck, r, 2);
 
-		attend(screen, "%.40s stuck%s%.24s, %.24s: skald saga show %.8s%s%s",
-			skald_rows_get(look->stuck, r, 1).data, step.data ? " at " : "",
-			step.data ? step.data : "", code.data ? code.data : "no reason",
+		attend(screen, "stuck%s%.24s, %.24s: skald saga show %s%s%s",
+			step.data ? " at " : "", step.data ? step.data : "",
+			code.data ? code.data : "no reason",
 			skald_rows_get(look->stuck, r, 0).data, flag, name);
 	}
 	if (stuck > skald_rows_count(look->stuck))

@@ -9,6 +9,8 @@
 
 #include "base/clock.h"
 
+#define PLACE_WIDTH 20 /* topic or saga/step; longer ones push on */
+
 /* clang-format off */
 /* at, what, where (topic or saga/step), detail, id: of outbox, sagas, dead letters. */
 static const char timeline[] =
@@ -73,6 +75,22 @@ add_rows(struct lines *lines, const char *source, const struct skald_rows *rows)
 }
 
 static void
+add_padded(struct skald_buf *out, struct skald_slice text, unsigned width)
+{
+	struct skald_buf clean;
+	unsigned columns;
+
+	skald_buf_init(&clean, 64 * 1024);
+	skald__add_clean(&clean, text);
+	columns = skald__columns_of(skald_buf_slice(&clean));
+	skald_buf_add_slice(out, skald_buf_slice(&clean));
+	if (width)
+		skald_buf_addf(
+			out, "%*s  ", columns < width ? (int)(width - columns) : 0, "");
+	skald_buf_done(&clean);
+}
+
+static void
 print_line(const struct skald__cli *cli, const struct line *line, bool is_many)
 {
 	static const char *const names[] = { "what", "place", "detail", "id" };
@@ -94,8 +112,8 @@ print_line(const struct skald__cli *cli, const struct line *line, bool is_many)
 			skald_buf_addf(&clean, "  %-8s", line->source);
 		skald_buf_addf(&clean, "  %-17s ",
 			line->cells[0].data ? line->cells[0].data : "");
-		skald__add_clean(&clean, skald_buf_slice(&line->cells[1]));
-		skald_buf_add_text(&clean, "  ");
+		add_padded(&clean, skald_buf_slice(&line->cells[1]),
+			line->cells[2].bytes ? PLACE_WIDTH : 0);
 		skald__add_clean(&clean, skald_buf_slice(&line->cells[2]));
 		skald__add_cut(&out, skald_buf_slice(&clean), cli->width);
 	}
