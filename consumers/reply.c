@@ -48,6 +48,11 @@ skald__reply_clear(struct skald_reply *reply)
 }
 
 /* Formatted text of any length into buf, which says by itself when it is too long. */
+static void add_formatted(struct skald_buf *buf, const char *fmt, va_list args)
+	SKALD_PRINTF(2, 0);
+static enum skald_rc set_error_va(struct skald_reply *reply, enum skald_outcome outcome,
+	const char *code, const char *fmt, va_list args) SKALD_PRINTF(4, 0);
+
 static void
 add_formatted(struct skald_buf *buf, const char *fmt, va_list args)
 {

@@ -1,4 +1,8 @@
-foreach(unit session pipeline migrate outbox_add lease barrier)
+foreach(unit session pipeline migrate outbox_add lease)
 	skald_test(NAME contract.sql.${unit} TIMEOUT 120
 		SOURCES contract/sql/${unit}.c support/pg.c)
+endforeach()
+foreach(unit barrier barrier_use)
+	skald_test(NAME contract.sql.${unit} TIMEOUT 120
+		SOURCES contract/sql/${unit}.c contract/sql/barrier_kit.c support/pg.c)
 endforeach()
