@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""demo.py - what ./dev demo shows: the way of one message, with crashes and repair.
+"""demo.py - what ./dev demo shows: the way of one message, then of one saga.
 
 Private PostgreSQL, the embedded dev broker, skaldd, an order and a shipping
 service, each a process of its own. Orders are placed, some roll back; three bad
 messages arrive; relay and consumer are killed with SIGKILL; a dead letter is
 explained, its cause repaired, and replayed. At the end the tables of both
-services and the topic are compared, message by message.
+services and the topic are compared, message by message. demo_saga.py goes on from
+there with orders that need three services.
 
-Standard library only. Exit status: 0 when every order was applied exactly once.
+Standard library only. Exit status: 0 when every order was applied exactly once, and
+every saga ended with all of its effects or none.
 """
 
 import argparse
@@ -21,8 +23,10 @@ import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), ".."))
 sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
+sys.path.insert(0, os.path.join(ROOT, "examples"))
 sys.dont_write_bytecode = True
 
+from demo_saga import SagaHalf  # noqa: E402
 from skaldtest.pg import Cluster, PgError, free_port, private_dir  # noqa: E402
 from skaldtest.proc import Proc, bin_path, clean_env, make_skaldd, set_args  # noqa: E402
 from skaldtest.wait import TimedOut, wait_until  # noqa: E402
@@ -135,9 +139,8 @@ class Demo:
         screen.event("PostgreSQL %s, private; databases orders and shipping" % version)
         for url in (self.orders_url, self.shipping_url):
             self.skald("db", "migrate", "--database", url)
-        self.orders = Session(self.orders_url)
-        self.shipping = Session(self.shipping_url)
-        self.sessions = [self.orders, self.shipping]
+        self.orders = self.session(self.orders_url)
+        self.shipping = self.session(self.shipping_url)
 
         port = free_port()
         self.brokers = "127.0.0.1:%d" % port
@@ -148,26 +151,32 @@ class Demo:
         screen.event("dev broker at %s (in memory, for trying things out)" % self.brokers)
 
         self.relay = self.add(make_skaldd("skaldd", self.orders_url, self.brokers, self.dir,
-                                          settings={"topics.partitions": "4"}))
+                                          roles="relay,orchestrator", settings={"topics.partitions": "4"}))
         self.relay.wait_ready(20)
         screen.event("skaldd relays the outbox of orders")
 
+        self.sagas = SagaHalf(self)
+        self.sagas.prepare()
         self.shipper = self.add(self.service("skald-example-shipping", self.shipping_url))
         self.seller = self.add(self.service(
             "skald-example-order", self.orders_url, "--rate", RATE, "--count", COUNT,
-            "--rollback", ROLLBACK))
+            "--rollback", ROLLBACK, "--saga", ""))
         wait_until(lambda: self.orders.one("SELECT to_regclass('orders')")[0]
                    and self.shipping.one("SELECT to_regclass('ledger')")[0],
                    20, "the tables of the services")
         screen.event("order and shipping service started; %d orders a second, %d %% roll back"
                      % (RATE, ROLLBACK * 100))
 
-    def service(self, program, url, *args):
+    def session(self, url):
+        self.sessions.append(Session(url))
+        return self.sessions[-1]
+
+    def service(self, program, url, *args, name=None):
         settings = {"database.url": url, "kafka.bootstrap.servers": self.brokers,
                     "log.format": "text", "topics.partitions": "4",
                     "service.session_timeout": "4s"}
         argv = [bin_path(program)] + set_args(settings) + [str(a) for a in args]
-        return Proc(argv, program, self.dir)
+        return Proc(argv, name or program, self.dir)
 
     def skald(self, *args, check=True):
         done = subprocess.run([bin_path("skald")] + list(args), env=clean_env(), text=True,
@@ -192,14 +201,15 @@ class Demo:
         return {"placed": placed, "rolled_back": max(rolled_back, 0),
                 "published": max(written - lag, 0), "applied": applied, "dead": dead}
 
-    def watch(self, until, what, timeout=30, least=0.0):
+    PROGRESS = ("placed %(placed)4d  rolled back %(rolled_back)3d  published %(published)4d"
+                "  applied %(applied)4d  dead %(dead)d")
+
+    def watch(self, until, what, timeout=30, least=0.0, counts=None, text=None):
         """Show the counts until they satisfy; least: go on for so many seconds anyhow."""
         began = time.monotonic()
         while True:
-            c = self.counts()
-            self.screen.status(
-                "placed %(placed)4d  rolled back %(rolled_back)3d  published %(published)4d"
-                "  applied %(applied)4d  dead %(dead)d" % c)
+            c = (counts or self.counts)()
+            self.screen.status((text or self.PROGRESS) % c)
             spent = time.monotonic() - began
             if spent >= least and until(c):
                 return c
@@ -395,6 +405,8 @@ class Demo:
         self.repair()
         self.falsify()
         wrong = self.reconcile()
+        self.orders_before = int(self.orders.one("SELECT last_value FROM order_number")[0])
+        wrong = wrong or self.sagas.play()
         for text in wrong[:5]:
             screen.line("  " + text, "31")
         if len(wrong) > 5:
@@ -429,7 +441,7 @@ def stop(number, _frame):
 
 def main():
     parser = argparse.ArgumentParser(prog="./dev demo")
-    parser.add_argument("--break", dest="broken", choices=("lose", "double"),
+    parser.add_argument("--break", dest="broken", choices=("lose", "double", "charge"),
                         default=os.environ.get("SKALD_DEMO_BREAK") or None,
                         help="falsify a ledger, to see the verdict notice")
     args = parser.parse_args()
@@ -446,7 +458,7 @@ def main():
                 len(wrong), "s" if len(wrong) > 1 else "")
         else:
             status = 0
-            verdict = "ok: nothing lost, nothing doubled, one replayed"
+            verdict = "ok: nothing lost, nothing doubled; all of an order or none"
     except (Failed, PgError, TimedOut, AssertionError) as error:
         screen.line(str(error))
         verdict = "FAILED: the demo could not go on"

@@ -113,3 +113,11 @@ def control_double(t):
     done = demo(t, "--break", "double")
     assert done.returncode == 1, done.returncode
     assert "DOUBLED: order" in done.stdout and "FAILED: the reconciliation" in done.stdout
+
+
+@e2e("e2e.demo.control_charge", effects=500, kafka=False, timeout=160)
+def control_charge(t):
+    """So must that of its second half, the sagas."""
+    done = demo(t, "--break", "charge")
+    assert done.returncode == 1, done.returncode
+    assert "DOUBLED: order s-" in done.stdout and "FAILED: the reconciliation" in done.stdout
