@@ -154,6 +154,7 @@ static void
 twenty_callers_one_saga(void)
 {
 	static struct caller callers[CALLERS];
+	struct skald_sql *watch = pg_session("orders", "postgres", SKALD_SQL_TOOL);
 
 	pg_exec(sql, "BEGIN; SELECT skald.saga_start('order', 'race', '{\"x\": 1}')");
 	for (int i = 0; i < CALLERS; i++) {
@@ -161,9 +162,10 @@ twenty_callers_one_saga(void)
 		(void)pthread_create(&callers[i].thread, NULL, call, &callers[i]);
 	}
 	/* all of them wait for the open transaction; it starts nothing after all */
-	while (pg_int(sql, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type"
-			   " = 'Lock' AND query LIKE '%saga_start%'") < CALLERS)
+	while (pg_int(watch, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type"
+			     " = 'Lock' AND query LIKE '%saga_start%'") < CALLERS)
 		;
+	skald_sql_close(watch);
 	pg_exec(sql, "ROLLBACK");
 	for (int i = 0; i < CALLERS; i++) {
 		(void)pthread_join(callers[i].thread, NULL);
