@@ -12,6 +12,13 @@ from skaldtest.proc import ROOT
 
 TABLES_ARE_THERE = "SELECT 1 WHERE to_regclass('public.ledger') IS NOT NULL"
 SERVICES = {"inventory": "reserve", "payment": "charge", "shipping": "ship"}
+# the failpoints on a saga's way; test_saga_crash.py kills at each
+ORCHESTRATOR = ["orchestrator_after_lock", "orchestrator_after_core",
+                "orchestrator_before_commit", "orchestrator_after_commit",
+                "orchestrator_before_offset", "orchestrator_after_timer_claim"]
+PARTICIPANT = ["participant_after_participate", "participant_after_work",
+               "participant_after_reply", "participant_before_commit",
+               "participant_before_offset"]
 
 
 def order_saga():

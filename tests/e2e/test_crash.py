@@ -12,6 +12,7 @@ from skaldtest.proc import bin_path
 import writers
 from appliers import (VERSION, applier, consumer_is_done, effect_order, effects_of,
                       wait_effects)
+from sagas import ORCHESTRATOR, PARTICIPANT
 
 EVENTS = 600
 
@@ -28,7 +29,7 @@ def every_failpoint_has_a_test(t):
     listed = run_tool(bin_path("skaldd", True), "--list-failpoints").stdout.splitlines()
     names = {line.split("\t")[0] for line in listed}
     assert all("\t" in line for line in listed), listed
-    tested = set(RELAY + RUNNER + OTHERS)
+    tested = set(RELAY + RUNNER + OTHERS + ORCHESTRATOR + PARTICIPANT)
     assert names == tested, "without a test: %s; unknown: %s" % (
         sorted(names - tested), sorted(tested - names))
     t.checked(records=len(names))

@@ -4,7 +4,7 @@ a retriable step, starts, digits, correlation."""
 import concurrent.futures
 import json
 
-from skaldtest import check, connect, e2e, psql, wait_until
+from skaldtest import PrivateKafka, check, connect, e2e, psql, wait_until
 
 from sagas import Shop, order_saga
 
@@ -370,3 +370,23 @@ def copy_is_refused(t):
     check.require_none(shop.findings())
     assert second.sagas() == {} and second.dead() == [], second.dead()
     t.checked(records=1, effects=len(shop.ledger()))
+
+
+@e2e("e2e.saga.other_cluster_is_refused", records=1, timeout=120)
+def other_cluster_is_refused(t):
+    """The same database on another Kafka is a copy, too; `db adopt` is the way out."""
+    shop = Shop(t)
+    first = shop.daemon()
+    wait_until(lambda: psql(shop.url, "SELECT 1 FROM skald.installation"), 30, "the identity")
+    first.term()
+    with PrivateKafka() as kafka:
+        again = shop.daemon(name="elsewhere", bootstrap=kafka.bootstrap, ready=False)
+        assert again.wait(60) not in (0, -9), again.returncode
+        said = again.log_text()
+        assert "skald db adopt" in said and "cluster" in said, said
+        t.skald("db", "adopt", "--reason", "restored into another cluster", "--yes", "--set",
+                "daemon.installation=" + shop.installation, "--set",
+                "kafka.bootstrap.servers=" + kafka.bootstrap, url=shop.url)
+        adopted = shop.daemon(name="adopted", bootstrap=kafka.bootstrap)
+        assert adopted.alive
+    t.checked(records=1)

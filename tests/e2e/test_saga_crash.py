@@ -2,18 +2,11 @@
 twice, none lost or left behind, every saga ends. Controls: without the barrier it shows."""
 
 from skaldtest import check, e2e, psql, wait_until
-from skaldtest.proc import run_tool
 
-from sagas import Shop
+from sagas import ORCHESTRATOR, PARTICIPANT, Shop
 
 SAGAS = 40
 LIMIT = ["--limit", "100"]
-ORCHESTRATOR = ("orchestrator_after_lock", "orchestrator_after_core",
-                "orchestrator_before_commit", "orchestrator_after_commit",
-                "orchestrator_before_offset", "orchestrator_after_timer_claim")
-PARTICIPANT = ("participant_after_participate", "participant_after_work",
-               "participant_after_reply", "participant_before_commit",
-               "participant_before_offset")
 
 
 def start_mixed(shop, count=SAGAS):
@@ -63,17 +56,6 @@ for _n, _name in enumerate(PARTICIPANT):
     _service = ("inventory", "payment", "shipping")[_n % 3]
     e2e("e2e.saga.crash." + _name, records=SAGAS, effects=SAGAS * 5 // 2)(
         lambda t, f=_name, s=_service: kill_participant(t, f, s))
-
-
-@e2e("e2e.saga.crash.failpoints_are_covered", records=1, kafka=False)
-def failpoints_are_covered(t):
-    """A failpoint of a saga's way that nobody kills at is no failpoint."""
-    listed = {x.split("\t")[0] for x in run_tool(
-        t.skaldd(None, start=False, failpoints=True).argv[0],
-        "--list-failpoints").stdout.splitlines()}
-    mine = {x for x in listed if x.split("_")[0] in ("orchestrator", "participant")}
-    assert mine == set(ORCHESTRATOR + PARTICIPANT), mine
-    t.checked(records=len(mine))
 
 
 @e2e("e2e.saga.crash.daemon_again_and_again", records=120, effects=300)
