@@ -44,8 +44,8 @@ class Usage(unittest.TestCase):
         self.refuse([], "usage: skald COMMAND")
 
     def test_later_verbs_do_not_exist_yet(self):
-        for args in (["saga", "ls"], ["schema", "ls"], ["trace", "x"], ["dlq", "edit"],
-                     ["outbox", "parked"], ["consumer", "pause"], ["db", "adopt"]):
+        for args in (["saga", "cancel"], ["saga", "explain"], ["schema", "ls"], ["dlq", "edit"],
+                     ["outbox", "parked"], ["consumer", "pause"]):
             self.refuse(args, "no such command")
 
     def test_values_of_flags_are_checked_before_anything_is_asked(self):
@@ -81,7 +81,11 @@ class Usage(unittest.TestCase):
         whole = skald("--help")
         commands = [["--help"], ["dlq", "--help"]]
         for noun, verb in (("status", ""), ("doctor", ""), ("db", "migrate"), ("db", "status"),
-                           ("db", "grants"), ("outbox", "ls"), ("outbox", "tail"),
+                           ("db", "grants"), ("db", "adopt"), ("saga", "validate"),
+                           ("saga", "deploy"), ("saga", "defs"), ("saga", "use"),
+                           ("saga", "retire"), ("saga", "start"), ("saga", "ls"),
+                           ("saga", "show"), ("saga", "history"), ("trace", ""),
+                           ("outbox", "ls"), ("outbox", "tail"),
                            ("consumer", "ls"), ("consumer", "lanes"), ("dlq", "ls"),
                            ("dlq", "show"), ("dlq", "cat"), ("dlq", "replay"),
                            ("config", "sample"), ("config", "show"), ("version", "")):
@@ -102,7 +106,9 @@ class Usage(unittest.TestCase):
     def test_nobody_there_is_6(self):
         for args in (["status"], ["db", "migrate"], ["db", "status"], ["outbox", "ls"],
                      ["consumer", "ls"], ["dlq", "ls"], ["dlq", "show", "abcd"],
-                     ["dlq", "replay", "abcd"]):
+                     ["dlq", "replay", "abcd"], ["saga", "ls"], ["saga", "show", "order/k"],
+                     ["saga", "defs"], ["saga", "start", "order", "--key", "k"],
+                     ["trace", "x"]):
             answer = skald("--json", *args, url=kit.NOWHERE)
             self.assertEqual(answer.code, 6, args)
             if args != ["db", "status"]:
