@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "saga/orchestrator.h"
+#include "saga/saga.h"
 
 struct skald__orchestra {
 	struct skald__daemon *daemon;

@@ -142,8 +142,7 @@ bool skald__orchestra_is_done(struct skald__daemon *daemon);
 /* Another installation's database, a wrong definition: err says what. */
 bool skald__orchestra_refused(struct skald__daemon *daemon, struct skald_err *err);
 void skald__orchestra_destroy(struct skald__daemon *daemon);
-void skald__orchestra_state(
-	struct skald__daemon *daemon, struct skald__loop_state *out);
+void skald__orchestra_state(struct skald__daemon *daemon, struct skald__loop_state *out);
 
 /* --- reload.c: SIGHUP -------------------------------------------------------------------- */
 

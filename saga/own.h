@@ -20,7 +20,6 @@
 #include "base/wake.h"
 #include "broker/broker.h"
 #include "saga/def.h"
-#include "saga/orchestrator.h"
 #include "saga/saga.h"
 #include "saga/saga_core.h"
 #include "sql/sql.h"

@@ -57,7 +57,7 @@ has_defaults(void)
 {
 	struct skald_config *c = loaded(NULL, NULL);
 
-	CHECK_TEXT(skald_config_text(c, "daemon", "roles"), "relay");
+	CHECK_TEXT(skald_config_text(c, "daemon", "roles"), "relay,orchestrator");
 	CU_ASSERT(skald_config_ms(c, "daemon", "shutdown_timeout") == 30000);
 	CU_ASSERT(skald_config_text(c, "database", "url") == NULL);
 	CU_ASSERT(skald_config_text(c, "daemon", "installation") == NULL);
@@ -188,7 +188,8 @@ static const struct {
 		"you mean "
 		"info?" },
 	{ "[daemon]\nroles = relay, dev-borker\n", NULL,
-		"must be a comma separated list of relay or dev-broker, not "
+		"must be a comma separated list of relay, "
+		"orchestrator or dev-broker, not "
 		"'dev-borker'; "
 		"did you mean dev-broker?" },
 	{ "[daemon]\nroles = relay,,\n", NULL, "not ''" },
