@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""bench.py [writer|relay|consumer ...] [--json]: ratios against baselines of the same run.
+"""bench.py [writer|relay|consumer|saga ...] [--json]: ratios against baselines of the same run.
 
 Exit status: 0 every target met, 1 one was missed, 2 the bench could not be run.
 """
@@ -13,24 +13,25 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-NAMES = ("writer", "relay", "consumer")
+NAMES = ("writer", "relay", "consumer", "saga")
 
 
 def arguments():
     p = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
-    p.add_argument("names", nargs="*", metavar="writer|relay|consumer")
+    p.add_argument("names", nargs="*", metavar="writer|relay|consumer|saga")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
     p.add_argument("--build", default=str(ROOT / "build"), help="release build to measure")
     p.add_argument("--rounds", type=int, default=5, help="interleaved repetitions (5)")
     p.add_argument("--rows", type=int, default=300000, help="rows and messages (300000)")
+    p.add_argument("--sagas", type=int, default=20000, help="sagas (20000)")
     p.add_argument("--seconds", type=int, default=6,
                    help="of each pgbench and latency run (6)")
     args = p.parse_args()
     for name in args.names:
         if name not in NAMES:
             p.error(f"no bench {name}: there are {', '.join(NAMES)}")
-    if args.rounds < 1 or args.rows < 10000 or args.seconds < 1:
-        p.error("--rounds and --seconds are at least 1, --rows at least 10000")
+    if args.rounds < 1 or args.rows < 10000 or args.seconds < 1 or args.sagas < 1000:
+        p.error("--rounds and --seconds are at least 1, --rows at least 10000, --sagas 1000")
     return args
 
 
@@ -61,6 +62,7 @@ def main():
     report.head("machine", {"cores": os.cpu_count(), "load": f"{os.getloadavg()[0]:.1f}"})
     try:
         with Bench(args.build, args.rounds, args.rows, args.seconds) as bench:
+            bench.sagas = args.sagas // 10 * 10
             bench.build_programs()
             for name in args.names or NAMES:
                 __import__(name).run(bench, report)

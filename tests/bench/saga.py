@@ -1,0 +1,227 @@
+"""saga: three-step sagas end to end, with participants in C, and what they cost in CPU."""
+
+import json
+import pathlib
+import subprocess
+import time
+
+from kit import BenchError, Meter, Usage, clean_env, end, say, spawn, tree
+from report import Run, Verdict, where
+
+PARTITIONS = 8
+STEPS = ("reserve", "charge", "ship")
+RATE = 50
+WARM = 200
+CPU_MS = 1.6  # a saga, all processes together
+ENDED_S = 300
+
+# ten starts a transaction, in the order service's own database
+START = """
+DO $$
+BEGIN
+    FOR i IN 0..%(count)s / 10 - 1 LOOP
+        PERFORM skald.saga_start(name => 'bench', key => '%(tag)s-' || n,
+            input => jsonb_build_object('order', n, 'amount', 10.00))
+           FROM generate_series(i * 10 + 1, i * 10 + 10) AS n;
+        COMMIT;
+    END LOOP;
+END $$;
+"""
+OPEN = "SELECT EXISTS (SELECT FROM skald.saga WHERE status <> 'finished')"
+FOUND = """
+SELECT count(*), count(*) FILTER (WHERE outcome = 'completed'),
+       extract(epoch FROM max(finished_at) - min(created_at))::float8,
+       percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY
+           extract(epoch FROM finished_at - created_at) * 1000)
+  FROM skald.saga WHERE key LIKE %s || '-%%'
+"""
+
+
+def definition(topics):
+    data = {"order": "$.input.order", "amount": "$.input.amount"}
+    steps = []
+    for name, kind, topic in zip(STEPS, ("compensatable", "pivot", "retriable"), topics):
+        step = {"name": name, "kind": kind, "timeout": "60s",
+                "action": {"topic": topic, "type": "bench.do", "data": data}}
+        if kind == "compensatable":
+            step["compensation"] = {"topic": topic, "type": "bench.undo", "data": data}
+        steps.append(step)
+    return {"name": "bench", "version": 1, "deadline": "1h", "steps": steps,
+            "output": {"charge": "$.steps.charge.number", "tracking": "$.steps.ship.number"}}
+
+
+def skald(bench, *args, database):
+    done = subprocess.run([bench.program("skald"), *args, "--database", bench.url(database),
+                           "--brokers", bench.kafka.bootstrap], env=clean_env(),
+                          text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise BenchError(f"skald {args[0]} {args[1]}: {done.stderr.strip()[-600:]}")
+
+
+def sets(settings):
+    return [x for k, v in settings.items() for x in ("--set", f"{k}={v}")]
+
+
+def backends(pid):
+    """{(pid, database or role): CPU seconds} of PostgreSQL's processes."""
+    found = {}
+    for child, cpu in tree(pid).items():
+        try:
+            title = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        words = title.replace("\0", " ").split()
+        if len(words) > 1 and words[0] == "postgres:" and child != pid:
+            name = words[2] if "[local]" in title else words[1]
+            found[child, name] = cpu
+    return found
+
+
+class Shop:
+    """A database with the orchestrator, three participants with databases of their own."""
+
+    def __init__(self, bench, tag, mode):
+        self.bench, self.tag, self.mode = bench, tag, mode
+        self.names = [f"{tag}_{step}" for step in STEPS]
+        self.procs = {}
+        self.turns = 0
+        for name in [tag, *self.names]:
+            bench.database(name)
+        self.topics = [bench.topic(f"{tag}.{step}", PARTITIONS) for step in STEPS]
+        path = bench.dir / f"{tag}.json"
+        path.write_text(json.dumps(definition(self.topics)))
+        skald(bench, "saga", "deploy", path, database=tag)
+        self.conn = bench.connect(tag)
+
+    def program(self, name, argv, database, **settings):
+        from skaldtest import free_port
+        settings = {"database.url": self.bench.url(database), "log.format": "text",
+                    "kafka.bootstrap.servers": self.bench.kafka.bootstrap,
+                    "topics.partitions": PARTITIONS, **settings}
+        if name == "skaldd":
+            settings["http.listen"] = f"127.0.0.1:{free_port()}"
+            settings["daemon.installation"] = self.topics[0]
+        with open(self.bench.dir / f"{self.tag}-{name}.log", "w", encoding="utf-8") as log:
+            self.procs[name] = spawn([*argv, *sets(settings)], stdout=log, stderr=log)
+
+    def __enter__(self):
+        for step, database, topic in zip(STEPS, self.names, self.topics):
+            self.program(step, [self.bench.program("skald-bench-saga-service"), database,
+                                "--topic", topic, "--mode", self.mode], database,
+                         **{"service.group": topic})
+        self.program("skaldd", [self.bench.program("skaldd"), "--roles",
+                                "relay,orchestrator"], self.tag)
+        self.bulk(WARM)
+        return self
+
+    def __exit__(self, *_):
+        for proc in reversed(self.procs.values()):
+            end(proc)
+        for topic in self.topics:
+            self.bench.kafka.delete_topic(topic)
+
+    def pids(self):
+        return {**self.bench.pids(), **{n: p.pid for n, p in self.procs.items()}}
+
+    def wait_ended(self):
+        until = time.monotonic() + ENDED_S
+        while self.conn.execute(OPEN, prepare=True).fetchone()[0]:
+            for name, proc in self.procs.items():
+                if proc.poll() is not None or time.monotonic() > until:
+                    log = (self.bench.dir / f"{self.tag}-{name}.log").read_text()
+                    raise BenchError(f"the sagas did not end: {name}: {log[-700:]}")
+            time.sleep(0.1)
+
+    def found(self, tag, count):
+        total, completed, seconds, (p50, p99) = self.conn.execute(FOUND, [tag]).fetchone()
+        if (total, completed) != (count, count):
+            raise BenchError(f"{completed} of {total} sagas completed, not {count}")
+        return seconds, p50, p99
+
+    def check_effects(self):
+        """Each participant did each saga's step once."""
+        sagas = self.conn.execute("SELECT count(*) FROM skald.saga").fetchone()[0]
+        table = "sum(n) FROM counter" if self.mode == "hot" else "count(*) FROM effects"
+        for name in self.names:
+            effects = int(self.bench.pg.sql(f"SELECT {table}", name)[0][0])
+            if effects != sagas:
+                raise BenchError(f"{name}: {effects} effects of {sagas} sagas")
+
+    def next_tag(self):
+        self.turns += 1
+        return f"t{self.turns}"
+
+    def bulk(self, count):
+        """Seconds from the first start to the last end."""
+        tag = self.next_tag()
+        self.bench.pg.sql(START % {"count": count, "tag": tag}, self.tag)
+        self.wait_ended()
+        return self.found(tag, count)[0]
+
+    def paced(self, seconds):
+        """p50 and p99 in ms, from a start to its end."""
+        tag, count = self.next_tag(), RATE * seconds
+        begin = time.monotonic()
+        for n in range(count):
+            time.sleep(max(0, begin + n / RATE - time.monotonic()))
+            self.conn.execute(
+                "SELECT skald.saga_start(name => 'bench', key => %s, input =>"
+                " jsonb_build_object('order', %s::int, 'amount', 10.00))",
+                [f"{tag}-{n}", n], prepare=True)
+        self.wait_ended()
+        return self.found(tag, count)[1:]
+
+
+def measured(bench, shop, count, usage, split):
+    bench.pg.sql("CHECKPOINT", shop.tag)
+    before = backends(bench.pg.pid())
+    with Meter(**shop.pids()) as meter:
+        took = shop.bulk(count)
+        meter.stop()
+        after = backends(bench.pg.pid())
+    shop.check_effects()
+    usage.add(meter, count)
+    for who, cpu in after.items():
+        split.setdefault(who[1], 0.0)
+        split[who[1]] += (cpu - before.get(who, 0.0)) * 1e6 / count
+    return count / took, sum(meter.cpu.values()) * 1000 / count
+
+
+def end_to_end(bench, report, tag, mode, title):
+    count = bench.sagas
+    rates, costs, usage, split = [], [], Usage(), {}
+    with Shop(bench, tag, mode) as shop:
+        for turn in range(bench.rounds):
+            rate, cost = measured(bench, shop, count, usage, split)
+            rates.append(rate)
+            costs.append(cost)
+            say(f"bench: saga {mode} round {turn + 1}/{bench.rounds}: {rate:,.0f} sagas/s, "
+                f"{cost:.2f} ms of CPU a saga")
+        paced = [shop.paced(bench.seconds) for _ in range(bench.rounds)] \
+            if mode == "insert" else []
+    run = Run("saga", tag, title, "saga/s", rates, usage, "saga")
+    report.add(run)
+    parts = sorted(split.items(), key=lambda x: -x[1])
+    report.note("saga", "PostgreSQL's share by process, CPU us a saga (the rest is sessions "
+                "that ended, as the starter's): "
+                + ", ".join(f"{n} {v / bench.rounds:.0f}" for n, v in parts if v >= 1))
+    cost = Run("saga", tag + ".cpu", "CPU of all processes a saga", "ms", costs)
+    goal = Run("saga", tag + ".cpu.goal", "the target", "ms", [CPU_MS])
+    report.add(cost)
+    report.add(Verdict(f"saga.{tag}.cpu", "CPU a saga, to the 1.6 ms", cost, goal,
+                       [c / CPU_MS for c in costs], 1 if mode == "insert" else None,
+                       at_most=True, why=where(run)))
+    for what, values in zip(("p50", "p99"), zip(*paced)):
+        report.add(Run("saga", f"{tag}.{what}", f"start to end at {RATE}/s, {what}", "ms",
+                       values))
+    return run
+
+
+def run(bench, report):
+    report.head("saga", {"sagas": f"{bench.sagas:,}", "steps": len(STEPS),
+                         "partitions": PARTITIONS, "rounds": bench.rounds})
+    report.note("saga", "From the first start (ten a transaction, while the orchestrator "
+                "runs) to the last end. One skaldd with relay and orchestrator, three "
+                "participants in C, each with a database, one statement a command.")
+    end_to_end(bench, report, "sagas", "insert", "end to end, three INSERTs a saga")
+    end_to_end(bench, report, "hot", "hot", "end to end, 10 hot rows a participant")
