@@ -98,8 +98,7 @@ const struct skald_option skald__options[] = {
 	{ "service", "lanes", SKALD_OPTION_INT, "4", 1, 64, NULL,
 		"per partition; stored at first use" },
 	{ "service", "sql_context", SKALD_OPTION_BOOL, "true", 0, 0, NULL,
-		"give handlers that call skald.outbox_add in SQL the message's context; "
-		"false is faster where they emit by skald_outbox_add only" },
+		"context for handlers that call skald.outbox_add in SQL" },
 	{ "service", "attempts", SKALD_OPTION_INT, "5", 1, 100, NULL,
 		"of a message that fails by its own fault" },
 	{ "service", "session_timeout", SKALD_OPTION_DURATION, "10s", SECOND, 30 * MINUTE, NULL,

@@ -146,18 +146,6 @@ skip_space(struct scan *s)
 		s->p++;
 }
 
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* The four digits at p, or -1. */
 static int
 hex4(const char *p, const char *end)
@@ -167,7 +155,7 @@ hex4(const char *p, const char *end)
 	if (end - p < 4)
 		return -1;
 	for (int i = 0; i < 4; i++) {
-		int digit = hex_digit(p[i]);
+		int digit = skald_hex_digit(p[i]);
 
 		if (digit < 0)
 			return -1;

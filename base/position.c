@@ -56,18 +56,6 @@ skald_position_parse(struct skald_slice text, struct skald_position *out)
 	return true;
 }
 
-int
-skald_position_compare(struct skald_position a, struct skald_position b)
-{
-	if (a.epoch != b.epoch)
-		return a.epoch < b.epoch ? -1 : 1;
-	if (a.point != b.point)
-		return a.point < b.point ? -1 : 1;
-	if (a.ordinal != b.ordinal)
-		return a.ordinal < b.ordinal ? -1 : 1;
-	return 0;
-}
-
 bool
 skald_stream_is_valid(struct skald_slice text)
 {

@@ -21,8 +21,19 @@ struct skald_position {
 
 void skald_position_format(struct skald_position p, char dst[SKALD_POSITION_TEXT_BYTES]);
 bool skald_position_parse(struct skald_slice text, struct skald_position *out);
-int skald_position_compare(
-	struct skald_position a, struct skald_position b); /* <0, 0, >0 */
+
+/* <0, 0, >0. Inline: pure cores compare too. */
+static inline int
+skald_position_compare(struct skald_position a, struct skald_position b)
+{
+	if (a.epoch != b.epoch)
+		return a.epoch < b.epoch ? -1 : 1;
+	if (a.point != b.point)
+		return a.point < b.point ? -1 : 1;
+	if (a.ordinal != b.ordinal)
+		return a.ordinal < b.ordinal ? -1 : 1;
+	return 0;
+}
 bool skald_stream_is_valid(struct skald_slice text);
 
 #endif

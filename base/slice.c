@@ -100,3 +100,15 @@ skald_slice_copy(struct skald_slice s, char *dst, size_t dst_bytes)
 	dst[bytes] = '\0';
 	return bytes == s.bytes;
 }
+
+int
+skald_hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}

@@ -46,6 +46,9 @@ skald_slice_is_text(struct skald_slice a, const char *text)
 /* Whole slice is a decimal int64, no white space, no plus sign. */
 bool skald_slice_int64(struct skald_slice s, long long *value);
 
+/* 0 to 15, either case; -1: no hex digit. */
+int skald_hex_digit(char c);
+
 /* Well-formed UTF-8 without NUL (RFC 3629: no surrogates, no overlong forms). */
 bool skald_slice_is_utf8(struct skald_slice s);
 

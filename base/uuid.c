@@ -40,18 +40,6 @@ skald_uuid_v5(struct skald_uuid space, struct skald_slice name)
 	return id;
 }
 
-static int
-hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 static bool
 is_dash_at(size_t i)
 {
@@ -74,8 +62,8 @@ skald_uuid_parse(struct skald_slice text, struct skald_uuid *out)
 				return false;
 			continue;
 		}
-		high = hex_value(text.data[i]);
-		low = hex_value(text.data[i + 1]);
+		high = skald_hex_digit(text.data[i]);
+		low = skald_hex_digit(text.data[i + 1]);
 		if (high < 0 || low < 0)
 			return false;
 		id.bytes[byte++] = (uint8_t)(high << 4 | low);

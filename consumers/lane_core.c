@@ -35,18 +35,6 @@ skald__lane_of(uint64_t key_hash, unsigned lane_count)
 	return (unsigned)(key_hash % lane_count);
 }
 
-static int
-compare(struct skald_position a, struct skald_position b)
-{
-	if (a.epoch != b.epoch)
-		return a.epoch < b.epoch ? -1 : 1;
-	if (a.point != b.point)
-		return a.point < b.point ? -1 : 1;
-	if (a.ordinal != b.ordinal)
-		return a.ordinal < b.ordinal ? -1 : 1;
-	return 0;
-}
-
 /* The entry of (stream, lane), or a free one, or NULL when three quarters are used. */
 static struct lane_mark *
 find_mark(struct lane_core *c, uint64_t stream, unsigned lane)
@@ -131,7 +119,8 @@ skald__lane_offer(struct lane_core *c, const struct lane_record *r)
 		mark = find_mark(c, r->stream, r->lane);
 		if (!mark)
 			return LANE_FULL;
-		if (mark->has_seen && compare(r->position, mark->seen) <= 0) {
+		if (mark->has_seen &&
+			skald_position_compare(r->position, mark->seen) <= 0) {
 			c->seen[r->lane] = r->offset + 1;
 			return LANE_REPEATED;
 		}
@@ -168,10 +157,10 @@ skald__lane_commit(struct lane_core *c, const struct lane_record *r)
 		return;
 	mark = find_mark(c, r->stream, r->lane);
 	SKALD_ASSERT(mark && mark->is_used); /* it was offered */
-	if (!mark->has_applied || compare(r->position, mark->applied) > 0)
+	if (!mark->has_applied || skald_position_compare(r->position, mark->applied) > 0)
 		mark->applied = r->position;
 	mark->has_applied = true;
-	if (!mark->has_seen || compare(mark->seen, mark->applied) < 0)
+	if (!mark->has_seen || skald_position_compare(mark->seen, mark->applied) < 0)
 		mark->seen = mark->applied;
 	mark->has_seen = true;
 }

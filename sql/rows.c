@@ -167,16 +167,6 @@ skald_rows_time_us(
 	return true;
 }
 
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
-
 bool
 skald_rows_bytea(const struct skald_rows *rows, unsigned row, unsigned column,
 	struct skald_buf *dst)
@@ -192,7 +182,8 @@ skald_rows_bytea(const struct skald_rows *rows, unsigned row, unsigned column,
 	if (cell.bytes < 2 || cell.bytes % 2 != 0 || memcmp(cell.data, "\\x", 2) != 0)
 		return false;
 	for (size_t i = 2; i < cell.bytes; i += 2) {
-		int high = hex_digit(cell.data[i]), low = hex_digit(cell.data[i + 1]);
+		int high = skald_hex_digit(cell.data[i]),
+		    low = skald_hex_digit(cell.data[i + 1]);
 		char byte = (char)(high << 4 | low);
 
 		if (high < 0 || low < 0)

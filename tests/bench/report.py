@@ -76,8 +76,17 @@ class Verdict:
             return None
         return self.ratio <= self.target if self.at_most else self.ratio >= self.target
 
+    def cpu_ratio(self):
+        """CPU of all processes for one item, figure's to baseline's."""
+        if not (self.figure.usage and self.baseline.usage):
+            return None
+        mine, base = (sum(r.usage.us_per_item().values())
+                      for r in (self.figure, self.baseline))
+        return round(mine / base, 3) if base else None
+
     def json(self):
         return {"bench": self.bench, "kind": "verdict", "name": self.name,
+                "cpu_ratio": self.cpu_ratio(),
                 "title": self.title, "figure": round(self.figure.median, 3),
                 "baseline": round(self.baseline.median, 3), "unit": self.figure.unit,
                 "ratio": round(self.ratio, 3), "ratio_unit": self.unit,

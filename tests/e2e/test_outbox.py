@@ -78,7 +78,9 @@ def no_phantom(t):
         load.proc.kill()
         t.pg.start()
     ids = load.committed()
-    t.kafka.wait_count(topic, len(ids))
+    t.kafka.wait_count(topic, len(ids))  # repetitions count too: so also
+    wait_until(lambda: psql(url, "SELECT lag_rows FROM skald.relays")[0][0] == "0", 30,
+               "the relay to have acknowledged everything")
     t.log("%d events survived; the control saw %d that did not" % (len(ids), phantoms))
     t.check_topic(topic, expected=ids, version=VERSION)
     t.checked(effects=phantoms)

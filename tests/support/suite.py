@@ -248,7 +248,7 @@ def main():
         if any(j.kafka for j in jobs) and not suite.start_kafka():
             for job in [j for j in jobs if j.kafka]:
                 job.state, job.log = "failed", None
-        suite.run_all([j for j in jobs if not j.state], 2)
+        suite.run_all([j for j in jobs if not j.state], 3)  # most of them wait, most of the time
     finally:
         kept = suite.clean_up()
     return verdict(suite, jobs, unknown, kept)
