@@ -4,7 +4,7 @@ a retriable step, starts, digits, correlation."""
 import concurrent.futures
 import json
 
-from skaldtest import PrivateKafka, check, connect, e2e, psql, wait_until
+from skaldtest import PrivateKafka, check, connect, e2e, psql, run_tool, wait_until
 
 from sagas import Shop, order_saga
 
@@ -302,13 +302,13 @@ def trace(t):
 
 @e2e("e2e.saga.garbage_replies", records=8, effects=24)
 def garbage_replies(t):
-    """Garbage, missing and contradictory echoes are dead letters; other sagas flow."""
+    """Garbage, missing and contradictory echoes, 10 MB are dead letters; other sagas flow."""
     shop = Shop(t).all()
+    topic = t.kafka.create_topic("skald.replies." + shop.installation, 8)
     shop.daemon()
     shop.deploy()
     shop.start(4)
     shop.wait_ended()
-    topic = "skald.replies." + shop.installation
     good = next(r for r in t.kafka.read_topic(topic) if r.key.decode() == shop.ids[0])
 
     def forged(**change):
@@ -334,6 +334,7 @@ def garbage_replies(t):
         forged(idempotency_key="o:p:q"),
         forged(ce_sagaid=unknown, idempotency_key=unknown + ":reserve:action"),
         (good.key, b"[" * 100000, forged()[2]),
+        (good.key, b'{"x":"%s"}' % (b"x" * 10 * 1024 * 1024), forged()[2]),
     ]
     t.kafka.produce(topic, wrong)
     t.kafka.produce(topic, [forged()])  # decodes, but fits nothing outstanding
@@ -384,9 +385,49 @@ def other_cluster_is_refused(t):
         assert again.wait(60) not in (0, -9), again.returncode
         said = again.log_text()
         assert "skald db adopt" in said and "cluster" in said, said
-        t.skald("db", "adopt", "--reason", "restored into another cluster", "--yes", "--set",
-                "daemon.installation=" + shop.installation, "--set",
-                "kafka.bootstrap.servers=" + kafka.bootstrap, url=shop.url)
+        run_tool("skald", "db", "adopt", "--reason", "restored into another cluster", "--yes",
+                 "--set", "daemon.installation=" + shop.installation,
+                 "--brokers", kafka.bootstrap, "--database", shop.url)
         adopted = shop.daemon(name="adopted", bootstrap=kafka.bootstrap)
         assert adopted.alive
     t.checked(records=1)
+
+
+@e2e("e2e.saga.garbage_commands", records=4, effects=12)
+def garbage_commands(t):
+    """What is no command is a dead letter of the participant; commands after it are served."""
+    shop = Shop(t).all()
+    shop.daemon()
+    shop.deploy()
+    shop.start(2)
+    shop.wait_ended()
+    topic = shop.topic("inventory")
+    good = t.kafka.read_topic(topic)[0]
+
+    def forged(n, **change):
+        headers = {k: v for k, v in good.headers.items()
+                   if k not in ("ce_stream", "ce_sequence")}
+        headers.update({"ce_id": "forged-%d" % n})
+        headers.update({k.replace("idempotency_key", "idempotency-key"): v
+                        for k, v in change.items()})
+        return (good.key, good.value, [(k, v.encode()) for k, v in headers.items()
+                                       if v is not None])
+
+    wrong = [
+        (b"k", b"\x00\xff garbage", []),
+        forged(1, ce_sagaid=None),
+        forged(2, ce_sagaop="undo"),
+        forged(3, ce_sagaattempt="0"),
+        forged(4, idempotency_key="a:b:c"),
+        forged(5, ce_replyto="shop.orders"),
+        (good.key, b"[" * 100000, forged(6)[2]),
+    ]
+    t.kafka.produce(topic, wrong)
+    # the same command under another ce_id is an attempt: the kept answer, no second effect
+    t.kafka.produce(topic, [forged(7)])
+    shop.start(2)
+    shop.wait_ended()
+    wait_until(lambda: len(shop.dead()) >= len(wrong), 30, "every wrong command to be dead")
+    wait_until(lambda: shop.events(good.key.decode(), ("stale",)), 30, "the repeated answer")
+    assert {r[0] for r in shop.dead()} == {t.group("inventory")}, shop.dead()
+    shop.check({i: "completed" for i in shop.ids}, dead=len(wrong))
