@@ -3,7 +3,7 @@ twice, none lost or left behind, every saga ends. Controls: without the barrier 
 
 from skaldtest import check, e2e, psql, wait_until
 
-from sagas import ORCHESTRATOR, PARTICIPANT, Shop
+from sagas import ORCHESTRATOR, PARTICIPANT, SERVICES, Shop
 
 SAGAS = 40
 LIMIT = ["--limit", "100"]
@@ -130,3 +130,41 @@ def control_no_barrier(t):
     shop.wait_ended(90)
     check.require_kind(shop.findings(), "doubled")
     t.checked(records=len(shop.ids), effects=len(shop.ledger()))
+
+
+@e2e("e2e.saga.crash.four_services_in_trouble", records=150, effects=300, timeout=240)
+def four_services_in_trouble(t):
+    """The order service starts sagas in its own transactions, some of which roll back; every
+    participant fails, sleeps, crashes and announces twice by chance; the daemon is killed."""
+    trouble = ["--fail", "0.02", "--crash", "0.01", "--slow", "1", "--duplicate", "0.1"]
+    shop = Shop(t)
+    for name in SERVICES:
+        shop.service(name, *trouble, *(["--limit", "90"] if name == "payment" else []),
+                     "--emit", t.topic_name("announced"))
+    daemon = shop.daemon()
+    shop.deploy()
+    wait_until(lambda: psql(shop.url, "SELECT 1 FROM skald.installation"), 30,
+               "the orchestrator to serve the database")
+    seller = t.service("skald-example-order", shop.url, "order", args=[
+        "--rate", 60, "--count", 200, "--rollback", 0.15, "--prefix", t.tag + "-",
+        "--duplicate", 0.1], settings={"topics.partitions": "4"})
+
+    def over():
+        for p in shop.procs.values():
+            if not p.alive:
+                p.start()
+        sagas = shop.statuses()
+        if daemon.starts == 1 and sagas["finished"] > 20:
+            daemon.kill()
+            daemon.start()
+        placed = psql(shop.url, "SELECT last_value, is_called FROM public.order_number")
+        return placed == [["200", "t"]] and len(sagas) == 1 and sagas["finished"]
+
+    wait_until(over, 180, "every order's saga to end", every=0.2)
+    orders = psql(shop.url, "SELECT order_id FROM public.orders ORDER BY 1")
+    keys = psql(shop.url, "SELECT id, key FROM skald.sagas ORDER BY 2")
+    assert [r[0] for r in orders] == [r[1] for r in keys], "orders and sagas differ"
+    shop.ids += [r[0] for r in keys]
+    assert seller.alive and daemon.starts == 2
+    shop.check()
+    t.log("starts: %s" % {n: p.starts for n, p in shop.procs.items()})
