@@ -549,7 +549,7 @@ END $$;
 CREATE OR REPLACE FUNCTION skald.participant_take(p_participant text, p_keys text[],
     p_is_plain boolean[], p_headers text[], p_reply_ids uuid[]) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_taken   text[] := '{}';
     v_headers jsonb;
@@ -579,44 +579,55 @@ BEGIN
     END LOOP;
 END $$;
 
--- Answers to commands taken in this transaction: the rows settled, the replies sent.
+-- Answers to commands taken in this transaction: the rows settled and the replies sent by
+-- one statement with one plan, for of a small batch the planning is what costs.
 CREATE OR REPLACE FUNCTION skald.participant_answer(p_participant text, p_keys text[],
     p_is_query boolean[], p_outcomes text[], p_data text[], p_reply_ids uuid[],
     p_topics text[], p_types text[], p_headers text[], p_correlation_ids text[],
     p_causation_ids text[], p_traceparents text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    v_count bigint;
+    v_count    bigint;
+    v_is_usual boolean;
 BEGIN
-    UPDATE skald.barrier AS b
-       SET state = CASE WHEN a.is_kept THEN 'answered' ELSE 'open' END,
-           outcome = CASE WHEN a.is_kept THEN a.outcome END,
-           data = CASE WHEN a.is_kept THEN a.data END,
-           is_doubtful = CASE WHEN a.outcome = 'unknown' THEN true
-               WHEN a.outcome = 'failure' AND a.is_query THEN false
-               ELSE b.is_doubtful END
-      FROM (SELECT u.*, u.outcome IN ('success', 'failure') AS is_kept
-              FROM unnest(p_keys, p_is_query, p_outcomes, p_data)
-                   AS u(key, is_query, outcome, data)) AS a
-     WHERE b.participant = p_participant AND b.idempotency_key = a.key AND b.state = 'taken';
-    GET DIAGNOSTICS v_count = ROW_COUNT;
+    WITH a AS MATERIALIZED (
+        SELECT u.*, u.outcome IN ('success', 'failure') AS is_kept
+          FROM unnest(p_keys, p_is_query, p_outcomes, p_data, p_reply_ids, p_topics, p_types,
+                      p_headers, p_correlation_ids, p_causation_ids, p_traceparents)
+               WITH ORDINALITY
+               AS u(key, is_query, outcome, data, id, topic, type, headers, correlation_id,
+                    causation_id, traceparent, n)),
+    settled AS (
+        UPDATE skald.barrier AS b
+           SET state = CASE WHEN a.is_kept THEN 'answered' ELSE 'open' END,
+               outcome = CASE WHEN a.is_kept THEN a.outcome END,
+               data = CASE WHEN a.is_kept THEN a.data END,
+               is_doubtful = CASE WHEN a.outcome = 'unknown' THEN true
+                   WHEN a.outcome = 'failure' AND a.is_query THEN false
+                   ELSE b.is_doubtful END
+          FROM a
+         WHERE b.participant = p_participant AND b.idempotency_key = a.key
+           AND b.state = 'taken'
+        RETURNING 1),
+    sent AS (
+        INSERT INTO skald.outbox (message_id, topic, key, type, source, content_type, data,
+                                  headers, correlation_id, causation_id, traceparent)
+            SELECT a.id, a.topic, convert_to(left(a.key, 36), 'UTF8'), a.type, p_participant,
+                   'application/json', convert_to(a.data, 'UTF8'), a.headers::jsonb,
+                   a.correlation_id, a.causation_id, a.traceparent
+              FROM a ORDER BY a.n)
+    SELECT (SELECT count(*) FROM settled),
+           (SELECT bool_and(starts_with(a.topic, 'skald.replies')) FROM a)
+               AND coalesce(current_setting('skald.reply_topics', true), '') = ''
+        INTO v_count, v_is_usual;
     IF v_count <> cardinality(p_keys) THEN
         PERFORM skald.refuse('SK006', format('reply: %s of %s commands are not waiting for one:'
             ' did a handler call skald.reply as well?', cardinality(p_keys) - v_count,
             cardinality(p_keys)));
-    ELSIF EXISTS (SELECT FROM unnest(p_topics) AS t(topic)
-                   WHERE NOT skald.barrier_may_reply_to(t.topic)) THEN
+    ELSIF NOT v_is_usual AND EXISTS (SELECT FROM unnest(p_topics) AS t(topic)
+                                      WHERE NOT skald.barrier_may_reply_to(t.topic)) THEN
         PERFORM skald.refuse('SK001', 'ce_replyto: must match skald.reply_topics');
     END IF;
-    INSERT INTO skald.outbox (message_id, topic, key, type, source, content_type, data, headers,
-                              correlation_id, causation_id, traceparent)
-        SELECT a.id, a.topic, convert_to(left(a.key, 36), 'UTF8'), a.type, p_participant,
-               'application/json', convert_to(a.data, 'UTF8'), a.headers::jsonb, a.correlation_id,
-               a.causation_id, a.traceparent
-          FROM unnest(p_keys, p_data, p_reply_ids, p_topics, p_types, p_headers,
-                      p_correlation_ids, p_causation_ids, p_traceparents) WITH ORDINALITY
-               AS a(key, data, id, topic, type, headers, correlation_id, causation_id,
-                    traceparent, n)
-         ORDER BY a.n;
 END $$;
