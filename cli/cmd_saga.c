@@ -299,12 +299,16 @@ print_show(const struct skald__cli *cli, const struct skald_rows *rows)
 			cli, fields[i].name, skald_rows_get(rows, 0, fields[i].column));
 }
 
+/* JSON's strings hold no raw line end, so one is between tokens. */
+#define ONE_LINE(column) ", regexp_replace(" column ", '\\s*[\\n\\r]\\s*', ' ', 'g')"
+
 /* The saga's row, with its payload where this role may read it. */
 static enum skald__exit
 read_show(struct skald__cli *cli, struct skald_sql *sql, const char *id,
 	struct skald_rows **rows)
 {
-	static const char *const payload[] = { ", s.input, s.data, s.output",
+	static const char *const payload[] = { ONE_LINE("s.input") ONE_LINE("s.data")
+						       ONE_LINE("s.output"),
 		", NULL::text, NULL::text, NULL::text" };
 	struct skald_err err = SKALD_ERR_INIT;
 	const struct skald_param params[] = { skald_param_text(id) };

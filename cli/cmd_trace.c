@@ -9,7 +9,8 @@
 
 #include "base/clock.h"
 
-#define PLACE_WIDTH 20 /* topic or saga/step; longer ones push on */
+#define PLACE_WIDTH_MAX  20 /* topic or saga/step; longer ones push on */
+#define SOURCE_WIDTH_MAX 12
 
 /* clang-format off */
 /* at, what, where (topic or saga/step), detail, id: of outbox, sagas, dead letters. */
@@ -33,17 +34,23 @@ static const char timeline[] =
 struct line {
 	char at[SKALD_TIME_TEXT_BYTES];
 	char source[64];
+	size_t index; /* as the databases gave them: rows of one instant keep their order */
 	struct skald_buf cells[4]; /* what, place, detail, id */
 };
 struct lines {
 	struct line *items;
 	size_t count, room;
+	unsigned source_width, place_width; /* 0: no column of sources */
 };
 
 static int
 by_time(const void *a, const void *b)
 {
-	return strcmp(((const struct line *)a)->at, ((const struct line *)b)->at);
+	const struct line *x = a;
+	const struct line *y = b;
+	int order = strcmp(x->at, y->at);
+
+	return order ? order : x->index < y->index ? -1 : x->index > y->index;
 }
 
 static bool
@@ -61,7 +68,8 @@ add_rows(struct lines *lines, const char *source, const struct skald_rows *rows)
 			lines->items = items;
 			lines->room = room;
 		}
-		line = &lines->items[lines->count++];
+		line = &lines->items[lines->count];
+		line->index = lines->count++;
 		(void)skald_slice_copy(
 			skald_rows_get(rows, r, 0), line->at, sizeof(line->at));
 		(void)snprintf(line->source, sizeof(line->source), "%s", source);
@@ -91,7 +99,8 @@ add_padded(struct skald_buf *out, struct skald_slice text, unsigned width)
 }
 
 static void
-print_line(const struct skald__cli *cli, const struct line *line, bool is_many)
+print_line(
+	const struct skald__cli *cli, const struct lines *lines, const struct line *line)
 {
 	static const char *const names[] = { "what", "place", "detail", "id" };
 	struct skald_buf clean, out;
@@ -106,14 +115,18 @@ print_line(const struct skald__cli *cli, const struct line *line, bool is_many)
 			skald__json_add(&out, names[c], skald_buf_slice(&line->cells[c]));
 		skald_buf_add_text(&out, "}");
 	} else {
+		const char *what = line->cells[0].data ? line->cells[0].data : "";
+
 		/* HH:MM:SS.mmm of the stamp */
 		skald_buf_add(&clean, line->at + 11, 12);
-		if (is_many)
-			skald_buf_addf(&clean, "  %-8s", line->source);
-		skald_buf_addf(&clean, "  %-17s ",
-			line->cells[0].data ? line->cells[0].data : "");
+		if (lines->source_width)
+			skald_buf_addf(&clean, "  %-*.*s", (int)lines->source_width,
+				(int)lines->source_width, line->source);
+		/* its place says that it is a saga's */
+		skald_buf_addf(&clean, "  %-12s ",
+			strncmp(what, "saga ", 5) == 0 ? what + 5 : what);
 		add_padded(&clean, skald_buf_slice(&line->cells[1]),
-			line->cells[2].bytes ? PLACE_WIDTH : 0);
+			line->cells[2].bytes ? lines->place_width : 0);
 		skald__add_clean(&clean, skald_buf_slice(&line->cells[2]));
 		skald__add_cut(&out, skald_buf_slice(&clean), cli->width);
 	}
@@ -123,12 +136,36 @@ print_line(const struct skald__cli *cli, const struct line *line, bool is_many)
 	skald_buf_done(&clean);
 }
 
+static unsigned
+wider(unsigned width, size_t columns, unsigned max)
+{
+	return columns > max ? max : columns > width ? (unsigned)columns : width;
+}
+
 static void
 print_lines(const struct skald__cli *cli, struct lines *lines, bool is_many)
 {
+	const char *day = "";
+
 	qsort(lines->items, lines->count, sizeof(*lines->items), by_time);
-	for (size_t i = 0; i < lines->count; i++)
-		print_line(cli, &lines->items[i], is_many);
+	for (size_t i = 0; i < lines->count; i++) {
+		const struct line *line = &lines->items[i];
+
+		lines->place_width =
+			wider(lines->place_width, line->cells[1].bytes, PLACE_WIDTH_MAX);
+		if (is_many)
+			lines->source_width = wider(lines->source_width,
+				strlen(line->source), SOURCE_WIDTH_MAX);
+	}
+	for (size_t i = 0; i < lines->count; i++) {
+		const struct line *line = &lines->items[i];
+
+		if (!cli->is_json && strncmp(day, line->at, 10) != 0)
+			printf("%s%.10s UTC%s\n", skald__paint(cli, SKALD_PAINT_FAINT),
+				line->at, skald__unpaint(cli));
+		day = line->at;
+		print_line(cli, lines, line);
+	}
 }
 
 static void

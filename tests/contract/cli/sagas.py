@@ -220,6 +220,10 @@ class Sagas(kit.Case):
         self.assertEqual([(x["step"], x["what"]) for x in saga["waiting_for"]],
                          [("charge", "operator")])
         self.assertEqual(saga["input"], {"sku": "a"})
+        self.sql("INSERT INTO skald.saga_data SELECT id, '$output', E'{\\n  \"a\": \"b  c\"\\n}'"
+                 " FROM skald.saga WHERE key = 'k2'")
+        saga = self.run_(0, "saga", "show", ids["k2"], "--json").json()  # one line
+        self.assertEqual(saga["output"], {"a": "b  c"})
         waiting = self.run_(0, "saga", "show", "order/k1", "--json").json()["waiting_for"]
         self.assertEqual([(x["step"], x["what"], x["until"]) for x in waiting],
                          [("reserve", "backoff", "2026-11-21T05:13:29.000000Z")])
