@@ -207,7 +207,9 @@ struct right {
 };
 
 static const struct right rights[] = {
-	{ "app", "skald_app", "outbox_add, consume_once, consume_offset, dead_letter" },
+	{ "app", "skald_app",
+		"outbox_add, saga_start, participate, reply, consume_once, "
+		"consume_offset, dead_letter" },
 	{ "operator", "skald_operator", "every view with payload, and operator_act" },
 	{ "daemon", "skald_daemon", "what skaldd does" },
 	{ "reader", "skald_reader", "every view, without payload" },

@@ -421,8 +421,10 @@ check_installation(struct doctor *doctor, struct skald_sql *sql)
 		say(doctor, VERDICT_FAIL, "installation",
 			rows ? NULL : "GRANT skald_reader TO this role;", "%s", err.text);
 	} else if (!skald_rows_get(rows, 0, 0).data) {
-		say(doctor, VERDICT_OK, "installation", NULL,
-			"none recorded: no orchestrator has served this database");
+		if (strcmp(doctor->source, "main") == 0)
+			say(doctor, VERDICT_OK, "installation", NULL,
+				"none recorded: no orchestrator has served this "
+				"database");
 	} else {
 		const char *mine =
 			name && name[0] ? name : skald_rows_get(rows, 0, 2).data;
