@@ -42,11 +42,10 @@ class SagaHalf:
     # -- watching ----------------------------------------------------------------------------
 
     def counts(self):
-        names = ("placed", "running", "compensating", "completed", "compensated", "stuck")
+        names = ("placed", "running", "completed", "compensated", "stuck")
         return dict(zip(names, (int(x) for x in self.demo.orders.one(
             "SELECT (SELECT count(*) FROM orders WHERE order_id LIKE 's-%'),"
-            " count(*) FILTER (WHERE status = 'running'),"
-            " count(*) FILTER (WHERE status = 'compensating'),"
+            " count(*) FILTER (WHERE status IN ('running', 'compensating')),"
             " count(*) FILTER (WHERE status = 'finished' AND outcome = 'completed'),"
             " count(*) FILTER (WHERE status = 'finished' AND outcome <> 'completed'),"
             " count(*) FILTER (WHERE status = 'stuck') FROM skald.sagas"))))
@@ -54,8 +53,8 @@ class SagaHalf:
     def watch(self, until, what, **kwargs):
         return self.demo.watch(
             until, what, counts=self.counts,
-            text="placed %(placed)3d  running %(running)3d  compensating %(compensating)2d"
-                 "  completed %(completed)3d  compensated %(compensated)2d", **kwargs)
+            text="placed %(placed)3d  running %(running)3d  completed %(completed)3d"
+                 "  compensated %(compensated)2d", **kwargs)
 
     # -- scenes ------------------------------------------------------------------------------
 
