@@ -108,7 +108,7 @@ send_starts(struct skald_orchestrator *o, struct skald_err *err)
 static enum skald_rc
 send_reads(struct skald_orchestrator *o, struct skald_err *err)
 {
-	bool is_bisecting = o->batch_max < SAGA__BATCH_MAX && o->hi > o->lo;
+	bool is_bisecting = o->batch_max < o->conf.batch_max && o->hi > o->lo;
 	char max[24];
 	enum skald_rc rc;
 
@@ -405,6 +405,19 @@ begin_saga(struct skald_orchestrator *o, struct saga__inst *inst, struct skald_e
 				      : skald__saga_act(o, inst, &ev, NULL, err);
 }
 
+/* All data of a saga together has a limit. */
+static bool
+is_too_much(const struct saga__inst *inst, const struct saga__msg *msg, unsigned step)
+{
+	size_t bytes = inst->input.bytes + msg->data.bytes;
+
+	if (msg->is_dead || msg->op != SAGA_OP_ACTION || inst->steps[step].data)
+		return false;
+	for (unsigned i = 0; i < inst->v.core.step_count; i++)
+		bytes += inst->steps[i].bytes;
+	return bytes > SKALD_SAGA_DATA_BYTES_MAX;
+}
+
 static enum skald_rc
 run_reply(struct skald_orchestrator *o, struct saga__msg *msg, struct skald_err *err)
 {
@@ -437,6 +450,9 @@ run_reply(struct skald_orchestrator *o, struct saga__msg *msg, struct skald_err 
 	if (step < 0 || !skald_slice_is_equal(msg->saga_name, inst->name))
 		return SKALD_OK;
 	ev.step = (unsigned)step;
+	if (is_too_much(inst, msg, ev.step))
+		skald__saga_kill(msg, "too_large",
+			"value: a saga's data together must be at most 1 MiB");
 	if (msg->is_dead)
 		ev.kind = SAGA_EV_DEAD_LETTER;
 	rc = begin_saga(o, inst, err);
@@ -602,10 +618,10 @@ skald__saga_batch(struct skald_orchestrator *o, bool *worked, struct skald_err *
 	rc = transact(o, worked, err);
 	drop_rows(o);
 	if (!rc) {
-		if (o->batch_max < SAGA__BATCH_MAX && *worked)
+		if (o->batch_max < o->conf.batch_max && *worked)
 			o->batch_max *= 2;
-		if (o->batch_max > SAGA__BATCH_MAX)
-			o->batch_max = SAGA__BATCH_MAX;
+		if (o->batch_max > o->conf.batch_max)
+			o->batch_max = o->conf.batch_max;
 		if (o->has_emitted && o->conf.emitted)
 			o->conf.emitted(o->conf.ctx);
 		return SKALD_OK;

@@ -107,9 +107,15 @@ skald__saga_decode(struct skald_slice text, const struct saga_plan *plan,
 		return SKALD_OK;
 	}
 	items = cut(&text, ';');
-	for (unsigned i = 0; i < plan->step_count && is_sound; i++)
-		is_sound = read_item(cut(&items, ','), &v->memos[i]);
-	if (!is_sound || items.bytes)
+	is_sound = text.bytes && memchr(text.data, '|', text.bytes);
+	for (unsigned i = 0; i < plan->step_count && is_sound; i++) {
+		bool is_last = i + 1 == plan->step_count;
+
+		/* as many items as steps: a comma behind each but the last */
+		is_sound = (memchr(items.data, ',', items.bytes) == NULL) == is_last &&
+			   read_item(cut(&items, ','), &v->memos[i]);
+	}
+	if (!is_sound)
 		return skald_fail(err, SKALD_REJECT, "skald", "SK001",
 			"saga state: not of a saga of %u steps", plan->step_count);
 	if (skald__saga_state_read(&v->core, plan, cut(&text, '|'), err))

@@ -8,3 +8,4 @@ endforeach()
 # A million walks; with the address sanitizer fewer.
 skald_test(NAME unit.saga.walks TIMEOUT 180
 	SOURCES unit/saga/walks.c unit/saga/world.c unit/saga/observer.c)
+skald_test(NAME unit.saga.vector SOURCES unit/saga/vector.c)
