@@ -607,9 +607,11 @@ BEGIN
                is_doubtful = CASE WHEN a.outcome = 'unknown' THEN true
                    WHEN a.outcome = 'failure' AND a.is_query THEN false
                    ELSE b.is_doubtful END
-          FROM a
-         WHERE b.participant = p_participant AND b.idempotency_key = a.key
-           AND b.state = 'taken'
+          FROM a CROSS JOIN LATERAL ( -- first the key, then the row, whatever the planner
+                SELECT k.ctid AS place FROM skald.barrier AS k -- thinks of the table's size
+                 WHERE k.participant = p_participant AND k.idempotency_key = a.key
+                   AND k.state = 'taken' OFFSET 0) AS t
+         WHERE b.ctid = t.place
         RETURNING 1),
     sent AS (
         INSERT INTO skald.outbox (message_id, topic, key, type, source, content_type, data,
