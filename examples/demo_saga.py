@@ -152,7 +152,7 @@ class SagaHalf:
         done = self.demo.skald("trace", undone[0], "--database", self.demo.orders_url,
                                "--no-color", *sources)
         for text in done.stdout.splitlines():
-            screen.line(("  " + text)[:79].rstrip())
+            screen.line(text[:80].rstrip())
         screen.line()
 
     def table(self, placed, ended, completed, left):
