@@ -57,6 +57,8 @@ const struct skald_option skald__options[] = {
 		"where participants answer; default: skald.replies.<installation>" },
 	{ "saga", "definitions", SKALD_OPTION_TEXT, NULL, 0, 0, NULL,
 		"directory whose *.json are deployed at start" },
+	{ "saga", "batch", SKALD_OPTION_INT, "500", 1, 500, NULL,
+		"replies, and sagas that are due, per transaction at most" },
 
 	{ "topics", "create", SKALD_OPTION_BOOL, "true", 0, 0, NULL,
 		"create topics that are missing; false: name them in doctor and /readyz" },

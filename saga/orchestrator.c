@@ -505,7 +505,9 @@ skald_orchestrator_create(struct skald_orchestrator **out,
 	o->conf.installation = copy(conf->installation);
 	o->conf.reply_topic = copy(conf->reply_topic);
 	o->conf.definitions = copy(conf->definitions);
-	o->batch_max = SAGA__BATCH_MAX;
+	if (o->conf.batch_max == 0 || o->conf.batch_max > SAGA__BATCH_MAX)
+		o->conf.batch_max = SAGA__BATCH_MAX;
+	o->batch_max = o->conf.batch_max;
 	o->due_wait_ms = DUE_MIN_MS;
 	skald_buf_init(&o->texts, (size_t)SAGA_DO_MAX * SKALD_SAGA_DATA_BYTES_MAX);
 	skald_buf_init(&o->scratch, SKALD_SAGA_DATA_BYTES_MAX);
