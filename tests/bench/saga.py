@@ -12,6 +12,7 @@ PARTITIONS = 8
 STEPS = ("reserve", "charge", "ship")
 RATE = 50
 WARM = 200
+TRANSITIONS = 1 + len(STEPS)
 CPU_MS = 1.6  # a saga, all processes together
 ENDED_S = 300
 
@@ -27,7 +28,13 @@ BEGIN
     END LOOP;
 END $$;
 """
-OPEN = "SELECT EXISTS (SELECT FROM skald.saga WHERE status <> 'finished')"
+ENDED = "SELECT NOT EXISTS (SELECT FROM skald.saga WHERE status <> 'finished')"
+SERVES = "SELECT EXISTS (SELECT FROM skald.installation)"
+SERVED = """
+SELECT extract(epoch FROM max(e.at) - min(e.at))::float8
+  FROM skald.saga_event_entry e JOIN skald.saga s ON s.id = e.saga_id
+ WHERE s.key LIKE %s || '-%%'
+"""
 FOUND = """
 SELECT count(*), count(*) FILTER (WHERE outcome = 'completed'),
        extract(epoch FROM max(finished_at) - min(created_at))::float8,
@@ -80,9 +87,9 @@ def backends(pid):
 class Shop:
     """A database with the orchestrator, three participants with databases of their own."""
 
-    def __init__(self, bench, tag, mode):
-        self.bench, self.tag, self.mode = bench, tag, mode
-        self.names = [f"{tag}_{step}" for step in STEPS]
+    def __init__(self, bench, tag, mode, **settings):
+        self.bench, self.tag, self.mode, self.settings = bench, tag, mode, settings
+        self.names = [] if mode == "stub" else [f"{tag}_{step}" for step in STEPS]
         self.procs = {}
         self.turns = 0
         for name in [tag, *self.names]:
@@ -105,12 +112,17 @@ class Shop:
             self.procs[name] = spawn([*argv, *sets(settings)], stdout=log, stderr=log)
 
     def __enter__(self):
+        if self.mode == "stub":
+            with open(self.bench.dir / f"{self.tag}-stub.log", "w", encoding="utf-8") as log:
+                self.procs["stub"] = spawn([self.bench.program("skald-bench-saga-stub"),
+                                            self.bench.kafka.bootstrap, *self.topics],
+                                           stdout=log, stderr=log)
         for step, database, topic in zip(STEPS, self.names, self.topics):
             self.program(step, [self.bench.program("skald-bench-saga-service"), database,
                                 "--topic", topic, "--mode", self.mode], database,
                          **{"service.group": topic})
-        self.program("skaldd", [self.bench.program("skaldd"), "--roles",
-                                "relay,orchestrator"], self.tag)
+        self.daemon()
+        self.wait(SERVES)
         self.bulk(WARM)
         return self
 
@@ -120,12 +132,16 @@ class Shop:
         for topic in self.topics:
             self.bench.kafka.delete_topic(topic)
 
+    def daemon(self):
+        self.program("skaldd", [self.bench.program("skaldd"), "--roles",
+                                "relay,orchestrator"], self.tag, **self.settings)
+
     def pids(self):
         return {**self.bench.pids(), **{n: p.pid for n, p in self.procs.items()}}
 
-    def wait_ended(self):
+    def wait(self, question):
         until = time.monotonic() + ENDED_S
-        while self.conn.execute(OPEN, prepare=True).fetchone()[0]:
+        while not self.conn.execute(question, prepare=True).fetchone()[0]:
             for name, proc in self.procs.items():
                 if proc.poll() is not None or time.monotonic() > until:
                     log = (self.bench.dir / f"{self.tag}-{name}.log").read_text()
@@ -155,8 +171,23 @@ class Shop:
         """Seconds from the first start to the last end."""
         tag = self.next_tag()
         self.bench.pg.sql(START % {"count": count, "tag": tag}, self.tag)
-        self.wait_ended()
+        self.wait(ENDED)
         return self.found(tag, count)[0]
+
+    def backlog(self, count):
+        """Sagas that wait when the daemon comes: seconds from its first to its last row."""
+        tag = self.next_tag()
+        end(self.procs["skaldd"])
+        self.bench.pg.sql(START % {"count": count, "tag": tag}, self.tag)
+        self.bench.pg.sql("CHECKPOINT", self.tag)
+        pids = {**self.bench.pids(), "stub": self.procs["stub"].pid}
+        with Meter(**pids) as meter:
+            self.daemon()
+            meter.child("skaldd", self.procs["skaldd"])
+            self.wait(ENDED)
+            meter.stop()
+        self.found(tag, count)
+        return self.conn.execute(SERVED, [tag]).fetchone()[0], meter
 
     def paced(self, seconds):
         """p50 and p99 in ms, from a start to its end."""
@@ -168,7 +199,7 @@ class Shop:
                 "SELECT skald.saga_start(name => 'bench', key => %s, input =>"
                 " jsonb_build_object('order', %s::int, 'amount', 10.00))",
                 [f"{tag}-{n}", n], prepare=True)
-        self.wait_ended()
+        self.wait(ENDED)
         return self.found(tag, count)[1:]
 
 
@@ -217,6 +248,33 @@ def end_to_end(bench, report, tag, mode, title):
     return run
 
 
+def alone(bench, report):
+    """The orchestrator with participants at the wire: batches against one by one."""
+    runs = {}
+    batches = {"batch": 500, "single": 1}
+    rates, usage = {n: [] for n in batches}, {n: Usage() for n in batches}
+    for turn in range(bench.rounds):
+        for name, size in batches.items():
+            # one by one is slow: a twentieth of the sagas
+            count = bench.sagas if name == "batch" else bench.sagas // 20
+            with Shop(bench, f"alone_{name}_{turn}", "stub", **{"saga.batch": size}) as shop:
+                seconds, meter = shop.backlog(count)
+            usage[name].add(meter, count)
+            rates[name].append(count * TRANSITIONS / seconds)
+            say(f"bench: saga alone, batches of {size}, round {turn + 1}/{bench.rounds}: "
+                f"{rates[name][-1]:,.0f} transitions/s")
+    report.note("saga", "The orchestrator alone: participants that answer at the wire, without "
+                f"a database; a saga is {TRANSITIONS} transitions, a start and three replies. All sagas wait when "
+                "the daemon comes.")
+    for name, title in (("batch", "orchestrator alone, hundreds a transaction"),
+                        ("single", "one transition a transaction, pipelined")):
+        runs[name] = Run("saga", name, title, "tr/s", rates[name], usage[name], "saga")
+        report.add(runs[name])
+    report.add(Verdict("saga.alone", "batches, to one by one", runs["batch"], runs["single"],
+                       [x / y for x, y in zip(rates["batch"], rates["single"])], 5,
+                       why=where(runs["batch"])))
+
+
 def run(bench, report):
     report.head("saga", {"sagas": f"{bench.sagas:,}", "steps": len(STEPS),
                          "partitions": PARTITIONS, "rounds": bench.rounds})
@@ -225,3 +283,4 @@ def run(bench, report):
                 "participants in C, each with a database, one statement a command.")
     end_to_end(bench, report, "sagas", "insert", "end to end, three INSERTs a saga")
     end_to_end(bench, report, "hot", "hot", "end to end, 10 hot rows a participant")
+    alone(bench, report)
