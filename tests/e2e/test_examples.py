@@ -11,7 +11,10 @@ from skaldtest.proc import ROOT, clean_env
 def shop(t, name, args_order=(), args_shipping=()):
     """Both services on databases and a topic of the test's own."""
     orders, shipping = t.database(name="orders"), t.database(name="shipping")
-    settings = {"service.session_timeout": "6s", "service.group": t.group(name)}
+    # Small batches: a crash costs its whole batch, so of a large one with --crash hardly
+    # any would ever be committed.
+    settings = {"service.session_timeout": "6s", "service.group": t.group(name),
+                "service.batch": "20"}
     seller = t.service("skald-example-order", orders, settings=settings, args=args_order)
     shipper = t.service("skald-example-shipping", shipping, settings=settings,
                         args=args_shipping)

@@ -65,7 +65,7 @@ class Flags(unittest.TestCase):
         self.refuse(["--roles", "operator"], "roles are relay, orchestrator and dev-broker")
         self.refuse(["--roles", "relay,brewer"], "no role 'brewer'")
         self.refuse(["--roles", ","], "--roles")
-        self.refuse(["--set", "daemon.roles=orchestrator"], "dev-broker")
+        self.refuse(["--set", "daemon.roles=operator"], "dev-broker")
 
     def test_configuration_that_cannot_work_ends_the_start(self):
         kafka = ["--set", "kafka.bootstrap.servers=127.0.0.1:1"]
