@@ -23,6 +23,7 @@
 #define TOPIC_MS     20000
 #define JOIN_MS      1000
 #define BEAT_MS      500
+#define REPLAY_MS    500 /* a person waits for it */
 #define DUE_MIN_MS   2 /* between looks at what is due: while there is work, */
 #define DUE_MAX_MS   25 /* and when idle */
 
@@ -300,7 +301,7 @@ turn_leases(struct skald_orchestrator *o, int64_t now_ms)
 }
 
 static void
-turn_take(struct skald_orchestrator *o)
+turn_take(struct skald_orchestrator *o, int64_t now_ms)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 
@@ -311,6 +312,12 @@ turn_take(struct skald_orchestrator *o)
 	o->msg_count = o->msg_next = 0;
 	if (skald_kafka_records_take(o->kafka, SAGA__BATCH_MAX, &o->records, &err)) {
 		trouble(o, &err);
+		return;
+	}
+	if (skald_kafka_records_count(o->records) == 0 && now_ms >= o->replay_at_ms) {
+		o->replay_at_ms = now_ms + REPLAY_MS;
+		if (skald__saga_replay_claim(o, &err))
+			trouble(o, &err);
 		return;
 	}
 	for (unsigned i = 0; i < skald_kafka_records_count(o->records); i++) {
@@ -430,7 +437,7 @@ skald_orchestrator_run(
 		rc = turn_sessions(o, now_ms, err);
 		o->has_identity = o->has_identity || o->kafka;
 		turn_leases(o, now_ms);
-		turn_take(o);
+		turn_take(o, now_ms);
 		worked = turn_batch(o, now_ms);
 		note_progress(o);
 		if (!rc)
@@ -544,6 +551,7 @@ skald_orchestrator_destroy(struct skald_orchestrator *o)
 	for (unsigned i = 0; i < o->def_count; i++)
 		skald_saga_def_destroy(o->defs[i].def);
 	free(o->defs);
+	skald__saga_replay_drop(o);
 	skald__saga_set_done(&o->save);
 	skald__saga_set_done(&o->log);
 	skald__saga_set_done(&o->keep);
