@@ -139,7 +139,8 @@ $$;
 -- up where a command of theirs is out.
 CREATE OR REPLACE FUNCTION skald.orchestrator_due(p_not uuid[], p_max int)
 RETURNS SETOF skald.saga
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$ -- planned once, while the table is small or not analyzed
 DECLARE
     v_now timestamptz := clock_timestamp();
     s skald.saga;
@@ -299,7 +300,8 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION skald.orchestrator_is_due() RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
 BEGIN
