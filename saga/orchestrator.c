@@ -19,6 +19,7 @@
 #define CONNECT_MS   3000
 #define RETRY_MS     100 /* after trouble, doubling to ... */
 #define RETRY_MAX_MS 2000
+#define CONFLICT_MS  2
 #define CLUSTER_MS   3000
 #define TOPIC_MS     20000
 #define JOIN_MS      1000
@@ -295,7 +296,7 @@ turn_leases(struct skald_orchestrator *o, int64_t now_ms)
 	if (o->wants_assign && now_ms >= o->join_at_ms && skald__saga_assign(o, &err)) {
 		o->join_at_ms = now_ms + JOIN_MS;
 		trouble(o, &err);
-	} else if (!o->wants_assign) {
+	} else if (!o->wants_assign && !o->failed_count) {
 		trouble(o, NULL);
 	}
 }
@@ -348,6 +349,8 @@ is_due(struct skald_orchestrator *o, int64_t now_ms)
 	}
 	due = skald_rows_bool(rows, 0, 0);
 	skald_rows_free(rows);
+	if (!due)
+		o->failed_count = 0; /* another daemon did what failed here */
 	return due;
 }
 
@@ -360,15 +363,19 @@ turn_batch(struct skald_orchestrator *o, int64_t now_ms)
 	if (!o->sql || !o->has_identity || now_ms < o->retry_at_ms ||
 		(o->msg_next >= o->msg_count && !is_due(o, now_ms)))
 		goto out;
-	if (skald__saga_batch(o, &worked, &err)) {
-		if (skald_err_is_conflict(&err)) {
-			atomic_fetch_add(o->count.conflicts, 1);
-			skald_log_err(SKALD_LOG_DEBUG, &err, "another one was first");
-		} else {
-			trouble(o, &err);
-		}
+	if (!skald__saga_batch(o, &worked, &err)) {
+		o->failed_count = 0;
+	} else if (skald_err_is_conflict(&err)) {
+		atomic_fetch_add(o->count.conflicts, 1);
+		skald_log_err(SKALD_LOG_DEBUG, &err, "another one was first");
 		o->beat_at_ms = 0; /* is everything still ours? */
-		o->retry_at_ms = now_ms + (skald_err_is_conflict(&err) ? 2 : RETRY_MS);
+		o->retry_at_ms = now_ms + CONFLICT_MS;
+	} else {
+		trouble(o, &err);
+		o->beat_at_ms = 0;
+		o->retry_at_ms = now_ms + RETRY_MS +
+				 skald_backoff_ms(&o->rand, o->failed_count++, RETRY_MS,
+					 RETRY_MAX_MS);
 	}
 out:
 	if (worked)

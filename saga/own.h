@@ -227,6 +227,7 @@ struct skald_orchestrator {
 	unsigned connect_tries;
 	int64_t due_wait_ms;
 	bool was_connected, has_identity, is_dev, has_trouble;
+	unsigned failed_count; /* batches in a row, not by conflict */
 
 	struct saga__part *parts;
 	unsigned part_count;
