@@ -84,6 +84,7 @@ drop_in_hand(struct skald_orchestrator *o)
 {
 	skald_kafka_records_free(o->records);
 	o->records = NULL;
+	skald__saga_replay_drop(o);
 	o->msg_count = o->msg_next = 0;
 }
 

@@ -19,10 +19,12 @@
 #define CONNECT_MS   3000
 #define RETRY_MS     100 /* after trouble, doubling to ... */
 #define RETRY_MAX_MS 2000
+#define CONFLICT_MS  2
 #define CLUSTER_MS   3000
 #define TOPIC_MS     20000
 #define JOIN_MS      1000
 #define BEAT_MS      500
+#define REPLAY_MS    500 /* a person waits for it */
 #define DUE_MIN_MS   2 /* between looks at what is due: while there is work, */
 #define DUE_MAX_MS   25 /* and when idle */
 
@@ -294,13 +296,13 @@ turn_leases(struct skald_orchestrator *o, int64_t now_ms)
 	if (o->wants_assign && now_ms >= o->join_at_ms && skald__saga_assign(o, &err)) {
 		o->join_at_ms = now_ms + JOIN_MS;
 		trouble(o, &err);
-	} else if (!o->wants_assign) {
+	} else if (!o->wants_assign && !o->failed_count) {
 		trouble(o, NULL);
 	}
 }
 
 static void
-turn_take(struct skald_orchestrator *o)
+turn_take(struct skald_orchestrator *o, int64_t now_ms)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 
@@ -311,6 +313,12 @@ turn_take(struct skald_orchestrator *o)
 	o->msg_count = o->msg_next = 0;
 	if (skald_kafka_records_take(o->kafka, SAGA__BATCH_MAX, &o->records, &err)) {
 		trouble(o, &err);
+		return;
+	}
+	if (skald_kafka_records_count(o->records) == 0 && now_ms >= o->replay_at_ms) {
+		o->replay_at_ms = now_ms + REPLAY_MS;
+		if (skald__saga_replay_claim(o, &err))
+			trouble(o, &err);
 		return;
 	}
 	for (unsigned i = 0; i < skald_kafka_records_count(o->records); i++) {
@@ -341,6 +349,8 @@ is_due(struct skald_orchestrator *o, int64_t now_ms)
 	}
 	due = skald_rows_bool(rows, 0, 0);
 	skald_rows_free(rows);
+	if (!due)
+		o->failed_count = 0; /* another daemon did what failed here */
 	return due;
 }
 
@@ -353,15 +363,19 @@ turn_batch(struct skald_orchestrator *o, int64_t now_ms)
 	if (!o->sql || !o->has_identity || now_ms < o->retry_at_ms ||
 		(o->msg_next >= o->msg_count && !is_due(o, now_ms)))
 		goto out;
-	if (skald__saga_batch(o, &worked, &err)) {
-		if (skald_err_is_conflict(&err)) {
-			atomic_fetch_add(o->count.conflicts, 1);
-			skald_log_err(SKALD_LOG_DEBUG, &err, "another one was first");
-		} else {
-			trouble(o, &err);
-		}
+	if (!skald__saga_batch(o, &worked, &err)) {
+		o->failed_count = 0;
+	} else if (skald_err_is_conflict(&err)) {
+		atomic_fetch_add(o->count.conflicts, 1);
+		skald_log_err(SKALD_LOG_DEBUG, &err, "another one was first");
 		o->beat_at_ms = 0; /* is everything still ours? */
-		o->retry_at_ms = now_ms + (skald_err_is_conflict(&err) ? 2 : RETRY_MS);
+		o->retry_at_ms = now_ms + CONFLICT_MS;
+	} else {
+		trouble(o, &err);
+		o->beat_at_ms = 0;
+		o->retry_at_ms = now_ms + RETRY_MS +
+				 skald_backoff_ms(&o->rand, o->failed_count++, RETRY_MS,
+					 RETRY_MAX_MS);
 	}
 out:
 	if (worked)
@@ -430,7 +444,7 @@ skald_orchestrator_run(
 		rc = turn_sessions(o, now_ms, err);
 		o->has_identity = o->has_identity || o->kafka;
 		turn_leases(o, now_ms);
-		turn_take(o);
+		turn_take(o, now_ms);
 		worked = turn_batch(o, now_ms);
 		note_progress(o);
 		if (!rc)
@@ -544,6 +558,7 @@ skald_orchestrator_destroy(struct skald_orchestrator *o)
 	for (unsigned i = 0; i < o->def_count; i++)
 		skald_saga_def_destroy(o->defs[i].def);
 	free(o->defs);
+	skald__saga_replay_drop(o);
 	skald__saga_set_done(&o->save);
 	skald__saga_set_done(&o->log);
 	skald__saga_set_done(&o->keep);

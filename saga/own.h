@@ -6,6 +6,7 @@
  *	batch.c         one transaction          act.c   events into the core, what it says out
  *	render.c        life-cycle events        vector.c the state vector as text
  *	store.c         the sets a batch writes  defs.c  definitions in use
+ *	replay.c        dead letters again
  */
 #ifndef SKALD_SAGA_OWN_H
 #define SKALD_SAGA_OWN_H
@@ -79,9 +80,11 @@ enum saga__msg_kind {
 	SAGA__MSG_PASS, /* not for us */
 };
 
+struct saga__replay;
 struct saga__msg {
 	const struct skald_kafka_record *record;
 	struct saga__part *part;
+	struct saga__replay *replay; /* NULL: it came from the topic */
 	enum saga__msg_kind kind;
 	bool has_saga; /* saga_id is one */
 	bool has_attempt; /* step_name, op, attempt can be believed: a dead letter names it */
@@ -106,6 +109,24 @@ void skald__saga_kill(struct saga__msg *msg, const char *code, const char *fmt, 
 	SKALD_PRINTF(3, 4);
 /* Headers as jsonb: texts, null, or {"base64"}. */
 void skald__saga_headers_json(struct skald_headers headers, struct skald_buf *out);
+
+/* --- replay.c ------------------------------------------------------------------------------- */
+
+struct skald_orchestrator;
+struct saga__replay { /* a dead letter in hand */
+	struct skald_rows *rows;
+	struct skald_header *headers;
+	char id[SKALD_UUID_TEXT_BYTES];
+	int64_t version;
+	char topic[256];
+	struct skald_kafka_record record;
+	struct saga__part part; /* in its place: of nobody */
+};
+void skald__saga_replay_drop(struct skald_orchestrator *o);
+SKALD_MUSTUSE enum skald_rc skald__saga_replay_claim(
+	struct skald_orchestrator *o, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald__saga_replay_end(
+	struct skald_orchestrator *o, const struct saga__msg *msg, struct skald_err *err);
 
 /* --- a saga of a batch ---------------------------------------------------------------------- */
 
@@ -206,6 +227,7 @@ struct skald_orchestrator {
 	unsigned connect_tries;
 	int64_t due_wait_ms;
 	bool was_connected, has_identity, is_dev, has_trouble;
+	unsigned failed_count; /* batches in a row, not by conflict */
 
 	struct saga__part *parts;
 	unsigned part_count;
@@ -214,6 +236,9 @@ struct skald_orchestrator {
 	struct skald_kafka_records *records; /* in hand */
 	struct saga__msg *msgs;
 	unsigned msg_count, msg_next; /* of it: read, committed */
+
+	struct saga__replay replay;
+	int64_t replay_at_ms;
 
 	/* of the batch */
 	unsigned batch_max; /* shrinks while one breaks it */

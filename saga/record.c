@@ -250,6 +250,7 @@ skald__saga_read(const struct skald_kafka_record *record, struct saga__part *par
 
 	*msg = (struct saga__msg){ .record = record,
 		.part = part,
+		.replay = msg->replay,
 		.kind = SAGA__MSG_REPLY,
 		.data = SKALD_SLICE_NULL };
 	msg->id = skald_headers_get(record->headers, SKALD_H_ID);

@@ -280,7 +280,9 @@ send_all(struct skald_orchestrator *o, struct skald_err *err)
 			" $9::text[], $10::text[], $11::bigint[])",
 			&source, 1, err);
 	for (unsigned i = o->lo; i < o->hi && !rc; i++)
-		if (o->msgs[i].is_dead) {
+		if (o->msgs[i].replay) {
+			rc = skald__saga_replay_end(o, &o->msgs[i], err);
+		} else if (o->msgs[i].is_dead) {
 			rc = send_dead(o, &o->msgs[i], err);
 			o->has_emitted = true;
 		}

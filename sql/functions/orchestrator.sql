@@ -139,7 +139,8 @@ $$;
 -- up where a command of theirs is out.
 CREATE OR REPLACE FUNCTION skald.orchestrator_due(p_not uuid[], p_max int)
 RETURNS SETOF skald.saga
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$ -- planned once, while the table is small or not analyzed
 DECLARE
     v_now timestamptz := clock_timestamp();
     s skald.saga;
@@ -299,9 +300,26 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION skald.orchestrator_is_due() RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     v_now timestamptz := clock_timestamp();
 BEGIN
     RETURN EXISTS (SELECT FROM skald.saga s WHERE s.due_at <= v_now);
 END $$;
+
+-- A dead letter of the orchestrator's that an operator wants again; one that a daemon claimed
+-- and never ended is free after a while. The core fences what comes twice.
+CREATE OR REPLACE FUNCTION skald.orchestrator_replay(p_group text)
+RETURNS TABLE (id uuid, version int, topic text, "partition" int, record_offset bigint,
+    key bytea, value bytea, headers_raw bytea)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE skald.dead_letter_entry e
+       SET state = 'claimed', version = e.version + 1, changed_at = clock_timestamp()
+     WHERE e.id = (SELECT w.id FROM skald.dead_letter_entry w
+                    WHERE w.consumer_group = p_group AND (w.state = 'requested'
+                       OR (w.state = 'claimed' AND w.changed_at < now() - interval '5 s'))
+                    ORDER BY w.changed_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING e.id, e.version, e.topic, e.partition, e.record_offset, e.key, e.value,
+        e.headers_raw
+$$;

@@ -12,6 +12,7 @@ PARTITIONS = 8
 STEPS = ("reserve", "charge", "ship")
 RATE = 50
 WARM = 200
+TRIPS, COMMITS = 6, 7  # of a saga: each of its messages, each of its transactions
 TRANSITIONS = 1 + len(STEPS)
 CPU_MS = 1.6  # a saga, all processes together
 ENDED_S = 300
@@ -74,7 +75,7 @@ def backends(pid):
     found = {}
     for child, cpu in tree(pid).items():
         try:
-            title = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
+            title = pathlib.Path(f"/proc/{child}/cmdline").read_text(errors="replace")
         except OSError:
             continue
         words = title.replace("\0", " ").split()
@@ -99,6 +100,8 @@ class Shop:
         path.write_text(json.dumps(definition(self.topics)))
         skald(bench, "saga", "deploy", path, database=tag)
         self.conn = bench.connect(tag)
+        # looking whether all ended must cost nothing: planned while the table is empty
+        self.conn.execute("SET enable_seqscan = off")
 
     def program(self, name, argv, database, **settings):
         from skaldtest import free_port
@@ -218,18 +221,71 @@ def measured(bench, shop, count, usage, split):
     return count / took, sum(meter.cpu.values()) * 1000 / count
 
 
+def bare(bench, shop):
+    """p50 and p99 in ms of one after another: 6 times produce to consume, 7 commits."""
+    topic = bench.topic("bare", PARTITIONS)
+    with Meter() as meter:
+        got = bench.run_json(meter, "latency", [
+            bench.program("skald-bench-latency"), "produce", bench.kafka.bootstrap, topic,
+            RATE, bench.seconds, "0"])
+    bench.kafka.delete_topic(topic)
+    shop.conn.execute("CREATE TABLE IF NOT EXISTS bare (id bigint)")
+    commits, begin = [], time.monotonic()
+    for n in range(RATE * bench.seconds):
+        time.sleep(max(0, begin + n / RATE - time.monotonic()))
+        at = time.monotonic()
+        shop.conn.execute("INSERT INTO bare VALUES (1)", prepare=True)
+        commits.append((time.monotonic() - at) * 1000)
+    commits.sort()
+    return [TRIPS * got["seen"][what] + COMMITS * commits[int(len(commits) * share)]
+            for what, share in (("p50_ms", 0.5), ("p99_ms", 0.99))]
+
+
+FLOOR_SET = 500
+EFFECTS = """
+CREATE TABLE effects (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(), saga_id uuid NOT NULL,
+    order_id bigint NOT NULL, amount numeric NOT NULL)"""
+
+
+def floor(bench, turn, usage):
+    """Sagas a second of the same rows and records without logic; CPU ms a saga."""
+    count = max(bench.sagas // FLOOR_SET, 1) * FLOOR_SET
+    names = [bench.database(f"floor_{turn}_{i}") for i in range(1 + len(STEPS))]
+    for name in names[1:]:
+        bench.pg.sql(EFFECTS, name)
+    topic = bench.topic("floor", PARTITIONS)
+    bench.pg.sql("CHECKPOINT", names[0])
+    with Meter(**bench.pids()) as meter:
+        got = bench.run_json(meter, "floor", [bench.program("skald-bench-saga-floor"),
+                                              bench.kafka.bootstrap, topic, count,
+                                              *map(bench.url, names)])
+        meter.stop()
+    bench.kafka.delete_topic(topic)
+    usage.add(meter, count)
+    return count / got["seconds"], sum(meter.cpu.values()) * 1000 / count
+
+
 def end_to_end(bench, report, tag, mode, title):
     count = bench.sagas
     rates, costs, usage, split = [], [], Usage(), {}
+    floors, floor_costs, floor_usage = [], [], Usage()
     with Shop(bench, tag, mode) as shop:
         for turn in range(bench.rounds):
             rate, cost = measured(bench, shop, count, usage, split)
             rates.append(rate)
             costs.append(cost)
-            say(f"bench: saga {mode} round {turn + 1}/{bench.rounds}: {rate:,.0f} sagas/s, "
-                f"{cost:.2f} ms of CPU a saga")
-        paced = [shop.paced(bench.seconds) for _ in range(bench.rounds)] \
-            if mode == "insert" else []
+            if mode == "insert":
+                rate, cost = floor(bench, turn, floor_usage)
+                floors.append(rate)
+                floor_costs.append(cost)
+            say(f"bench: saga {mode} round {turn + 1}/{bench.rounds}: "
+                f"{rates[-1]:,.0f} sagas/s, "
+                f"{costs[-1]:.2f} ms of CPU a saga")
+        paced, bares = [], []
+        for _ in range(bench.rounds if mode == "insert" else 0):
+            paced.append(shop.paced(bench.seconds))
+            bares.append(bare(bench, shop))
     run = Run("saga", tag, title, "saga/s", rates, usage, "saga")
     report.add(run)
     parts = sorted(split.items(), key=lambda x: -x[1])
@@ -242,10 +298,28 @@ def end_to_end(bench, report, tag, mode, title):
     report.add(Verdict(f"saga.{tag}.cpu", "CPU a saga, to the 1.6 ms", cost, goal,
                        [c / CPU_MS for c in costs], 1 if mode == "insert" else None,
                        at_most=True, why=where(run)))
-    for what, values in zip(("p50", "p99"), zip(*paced)):
-        report.add(Run("saga", f"{tag}.{what}", f"start to end at {RATE}/s, {what}", "ms",
-                       values))
+    if floors:
+        tell_floor(report, run, cost, floors, floor_costs, floor_usage)
+    for what, values, others in zip(("p50", "p99"), zip(*paced), zip(*bares)):
+        mine = Run("saga", f"{tag}.{what}", f"start to end at {RATE}/s, {what}", "ms", values)
+        base = Run("saga", f"bare.{what}", f"{TRIPS} bare round trips, {COMMITS} commits, "
+                   f"{what}", "ms", others)
+        report.add(mine, base,
+                   Verdict(f"saga.{what}", f"{what}, to the bare trips and commits", mine,
+                           base, [x / y for x, y in zip(values, others)], at_most=True))
     return run
+
+
+def tell_floor(report, run, cost, floors, costs, usage):
+    """The same rows and records by one program that decides nothing."""
+    base = Run("saga", "floor", f"floor: the same rows and records, by {FLOOR_SET}", "saga/s",
+               floors, usage, "saga")
+    cpu = Run("saga", "floor.cpu", "CPU of the floor a saga", "ms", costs)
+    report.add(base, cpu)
+    report.add(Verdict("saga.floor", "sagas a second, to the floor", run, base,
+                       [x / y for x, y in zip(run.values, floors)]),
+               Verdict("saga.floor.cpu", "CPU a saga, to the floor", cost, cpu,
+                       [x / y for x, y in zip(cost.values, costs)], at_most=True))
 
 
 def alone(bench, report):
@@ -264,8 +338,8 @@ def alone(bench, report):
             say(f"bench: saga alone, batches of {size}, round {turn + 1}/{bench.rounds}: "
                 f"{rates[name][-1]:,.0f} transitions/s")
     report.note("saga", "The orchestrator alone: participants that answer at the wire, without "
-                f"a database; a saga is {TRANSITIONS} transitions, a start and three replies. All sagas wait when "
-                "the daemon comes.")
+                f"a database; a saga is {TRANSITIONS} transitions, a start and three "
+                "replies. All sagas wait when the daemon comes.")
     for name, title in (("batch", "orchestrator alone, hundreds a transaction"),
                         ("single", "one transition a transaction, pipelined")):
         runs[name] = Run("saga", name, title, "tr/s", rates[name], usage[name], "saga")

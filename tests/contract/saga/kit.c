@@ -375,7 +375,8 @@ void
 kit_start(void)
 {
 	kit_sql = pg_open("orders", SKALD_SQL_TOOL);
-	pg_url("orders", kit.url);
+	pg_exec(kit_sql, "CREATE ROLE loops LOGIN IN ROLE skald_daemon");
+	pg_url_as("orders", "loops", kit.url); /* no more rights than it is given */
 	start_broker();
 	for (unsigned i = 0; i < sizeof(definitions) / sizeof(definitions[0]); i++)
 		deploy(definitions[i]);

@@ -332,6 +332,43 @@ the_culprit_alone(void)
 	pg_exec(kit_sql, "ALTER TABLE skald.saga_event_entry DROP CONSTRAINT odd");
 }
 
+/* What an operator wants again is run again: and it is still dead, or it fits now. */
+static void
+a_dead_letter_is_replayed(void)
+{
+	struct skald_header headers[HEADERS_MAX];
+	int64_t before = dead("SK004");
+	unsigned count = headers_with(headers, "ce_saganame", "other");
+
+	kit_send(REPLIES, "replayed", SKALD_SLICE_LIT("{}"), headers, count);
+	send_start("skald.saga.start",
+		"{\"name\":\"later\",\"key\":\"replayed\",\"input\":{\"only\":\"ok\"}}");
+	expect_dead("SK004", before, "a definition that comes later");
+	CU_ASSERT(kit_until(
+		"SELECT count(*) FROM skald.dead_letters WHERE key = 'replayed'", 1, 10));
+	pg_exec(kit_sql,
+		"SELECT skald.operator_act('saga.deploy', 'later', 'me', NULL,"
+		" jsonb_build_object('version', 1, 'hash', 'h', 'steps', "
+		"'[\"only\"]'::jsonb,"
+		" 'kinds', '[\"compensatable\"]'::jsonb, 'body', '{\"name\":\"later\","
+		"\"version\":1,\"steps\":[{\"name\":\"only\",\"compensation\":null,"
+		"\"action\":{\"topic\":\"work\",\"type\":\"only.do\",\"data\":"
+		"{\"how\":\"$.input.only\"}}}]}'))");
+	pg_exec(kit_sql,
+		"SELECT skald.operator_act('dlq.replay', id::text, 'me', 'again') FROM"
+		" skald.dead_letters WHERE state = 'dead' AND (key = 'replayed' OR"
+		" value LIKE '%replayed%')");
+	CHECK_TEXT(kit_ending("replayed"), "finished completed none");
+	CU_ASSERT(kit_until(
+		"SELECT count(*) FROM skald.dead_letters WHERE state = 'resolved'"
+		" AND code = 'SK004'",
+		1, 10));
+	CU_ASSERT(kit_until(
+		"SELECT count(*) FROM skald.dead_letters WHERE state = 'dead' AND"
+		" key = 'replayed' AND attempts = 2",
+		1, 10));
+}
+
 static void
 make_target(void)
 {
@@ -351,7 +388,7 @@ main(void)
 		CHECK(what_fits_nothing_is_stale),
 		CHECK(a_dead_letter_is_an_unknown_attempt), CHECK(starts_come_by_message),
 		CHECK(an_open_start_holds_nobody_up), CHECK(it_outlives_its_sessions),
-		CHECK(the_culprit_alone) };
+		CHECK(the_culprit_alone), CHECK(a_dead_letter_is_replayed) };
 	int status;
 
 	kit_start();
