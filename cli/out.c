@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/headers_form.h"
 #include "base/json.h"
 
 const char *
@@ -187,30 +188,6 @@ skald__add_unhex(struct skald_buf *buf, struct skald_slice hex)
 }
 
 void
-skald__add_base64(struct skald_buf *buf, struct skald_slice bytes)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const unsigned char *p = (const unsigned char *)bytes.data;
-
-	for (size_t i = 0; i < bytes.bytes; i += 3) {
-		size_t left = bytes.bytes - i;
-		uint32_t three = (uint32_t)p[i] << 16;
-		char out[4];
-
-		if (left > 1)
-			three |= (uint32_t)p[i + 1] << 8;
-		if (left > 2)
-			three |= p[i + 2];
-		out[0] = digits[three >> 18 & 63];
-		out[1] = digits[three >> 12 & 63];
-		out[2] = left > 1 ? digits[three >> 6 & 63] : '=';
-		out[3] = left > 2 ? digits[three & 63] : '=';
-		skald_buf_add(buf, out, sizeof(out));
-	}
-}
-
-void
 skald__json_add(struct skald_buf *buf, const char *name, struct skald_slice text)
 {
 	char base64_name[64];
@@ -227,7 +204,7 @@ skald__json_add(struct skald_buf *buf, const char *name, struct skald_slice text
 	(void)snprintf(base64_name, sizeof(base64_name), "%s_base64", name);
 	skald_json_add_name(buf, base64_name);
 	skald_buf_add_text(buf, "\"");
-	skald__add_base64(buf, text);
+	skald_base64_add(buf, text);
 	skald_buf_add_text(buf, "\"");
 }
 

@@ -134,7 +134,6 @@ void skald__add_cut(struct skald_buf *buf, struct skald_slice clean, unsigned co
 void skald__age(struct skald_slice time, char *dst, size_t dst_bytes);
 /* encode(bytes, 'hex') back to bytes. */
 void skald__add_unhex(struct skald_buf *buf, struct skald_slice hex);
-void skald__add_base64(struct skald_buf *buf, struct skald_slice bytes);
 /* "name": text, or null for a NULL slice; as base64 under name_base64 if it is no UTF-8. */
 void skald__json_add(struct skald_buf *buf, const char *name, struct skald_slice text);
 /* JSON, numbers, true and false: as they are; null for a NULL slice. */

@@ -39,7 +39,7 @@ skald_participate(struct pg_conn *conn, struct skald_headers headers,
 	if (rc)
 		return rc;
 	skald_buf_init(&json, HEADERS_BYTES_MAX);
-	skald__headers_json(headers, &json);
+	skald_headers_json(headers, &json);
 	if (json.failed) {
 		rc = skald_fail(err, SKALD_REJECT, "skald", "SK007",
 			"headers: too large, or out of memory");
@@ -78,7 +78,7 @@ skald_reply(struct pg_conn *conn, struct skald_headers headers, const char *part
 	if (rc)
 		return rc;
 	skald_buf_init(&json, HEADERS_BYTES_MAX);
-	skald__headers_json(headers, &json);
+	skald_headers_json(headers, &json);
 	if (json.failed) {
 		rc = skald_fail(err, SKALD_REJECT, "skald", "SK007",
 			"headers: too large, or out of memory");
@@ -136,7 +136,7 @@ skald_command_action_reply(const struct skald_command *cmd, struct pg_conn *tx,
 	enum skald_rc rc;
 
 	skald_buf_init(&json, HEADERS_BYTES_MAX);
-	skald__headers_json(skald_command_headers(cmd), &json);
+	skald_headers_json(skald_command_headers(cmd), &json);
 	if (json.failed) {
 		rc = skald_fail(err, SKALD_RETRY, "skald", "53200", "out of memory");
 		goto out;

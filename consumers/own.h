@@ -16,6 +16,7 @@
 
 #include "base/buf.h"
 #include "base/context.h"
+#include "base/headers_form.h"
 #include "base/rand.h"
 #include "base/wake.h"
 #include "broker/broker.h"
@@ -346,13 +347,6 @@ enum skald_rc skald__participant_flush(struct skald_consumer *c, struct skald_er
 
 /* --- dead.c -------------------------------------------------------------------------------- */
 
-/* Exact form of headers, see sql/functions/dead_letter.sql. */
-void skald__headers_pack(struct skald_headers headers, struct skald_buf *out);
-/* items borrow from packed; *items is the caller's to free. REJECT: damaged. */
-enum skald_rc skald__headers_unpack(struct skald_slice packed,
-	struct skald_header **items, size_t *count, struct skald_err *err);
-/* For people: the last value of each name, not UTF-8 as {"base64":...}. */
-void skald__headers_json(struct skald_headers headers, struct skald_buf *out);
 /* Queue the dead letter of d in the pipeline; one result. */
 enum skald_rc skald__dead_send(
 	struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err);

@@ -201,7 +201,7 @@ add_ask(struct skald__participant *p, struct skald_delivery *d)
 
 	reply_id(p, d, id);
 	skald_buf_clear(&p->text);
-	skald__headers_json(d->record.headers, &p->text);
+	skald_headers_json(d->record.headers, &p->text);
 	if (p->text.failed)
 		p->ask[ASK_HEADERS].failed = true;
 	skald_array_add_text(&p->ask[ASK_KEY], d->command.key);
@@ -429,7 +429,7 @@ defer_answer(struct skald_consumer *c, struct skald_delivery *d, struct skald_er
 	struct skald_param params[2];
 
 	skald_buf_clear(&p->text);
-	skald__headers_json(d->record.headers, &p->text);
+	skald_headers_json(d->record.headers, &p->text);
 	if (p->text.failed)
 		return no_memory(err);
 	params[0] = skald_param_text(p->text.data);

@@ -97,7 +97,7 @@ load(struct skald_consumer *c, struct replay *r, struct skald_err *err)
 	record->timestamp_ms = skald_rows_int(r->rows, 0, 5, -1);
 	record->key = skald_rows_get(r->rows, 0, 6);
 	record->value = skald_rows_get(r->rows, 0, 7);
-	rc = skald__headers_unpack(
+	rc = skald_headers_unpack(
 		skald_rows_get(r->rows, 0, 8), &r->headers, &count, err);
 	if (rc)
 		return rc;

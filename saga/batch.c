@@ -93,7 +93,7 @@ send_starts(struct skald_orchestrator *o, struct skald_err *err)
 		skald_buf_clear(&o->scratch);
 		skald_buf_clear(&o->scratch2);
 		skald_buf_add_slice(&o->scratch, msg->data);
-		skald__saga_headers_json(msg->record->headers, &o->scratch2);
+		skald_headers_json(msg->record->headers, &o->scratch2);
 		struct skald_param params[] = { skald_param_text(o->scratch.data),
 			skald_param_text(o->scratch2.data) };
 

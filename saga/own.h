@@ -15,6 +15,7 @@
 
 #include "base/buf.h"
 #include "base/context.h"
+#include "base/headers_form.h"
 #include "base/metrics.h"
 #include "base/rand.h"
 #include "base/uuid.h"
@@ -107,8 +108,6 @@ void skald__saga_read(const struct skald_kafka_record *record, struct saga__part
 	struct saga__msg *msg);
 void skald__saga_kill(struct saga__msg *msg, const char *code, const char *fmt, ...)
 	SKALD_PRINTF(3, 4);
-/* Headers as jsonb: texts, null, or {"base64"}. */
-void skald__saga_headers_json(struct skald_headers headers, struct skald_buf *out);
 
 /* --- replay.c ------------------------------------------------------------------------------- */
 

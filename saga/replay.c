@@ -9,50 +9,6 @@
 
 #include "base/log.h"
 
-/* The exact form of sql/functions/dead_letter.sql: lengths, big-endian, and bytes. */
-static bool
-take_field(struct skald_slice *rest, struct skald_slice *field)
-{
-	const unsigned char *p = (const unsigned char *)rest->data;
-	uint32_t bytes;
-
-	if (rest->bytes < 4)
-		return false;
-	bytes = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-	*rest = skald_slice_make(rest->data + 4, rest->bytes - 4);
-	*field = SKALD_SLICE_NULL;
-	if (bytes == UINT32_MAX)
-		return true;
-	if (bytes > rest->bytes)
-		return false;
-	*field = skald_slice_make(rest->data, bytes);
-	*rest = skald_slice_make(rest->data + bytes, rest->bytes - bytes);
-	return true;
-}
-
-static bool
-unpack(struct saga__replay *r, struct skald_slice packed)
-{
-	struct skald_slice rest = packed, name, value;
-	size_t count = 0;
-
-	while (rest.bytes > 0) {
-		if (!take_field(&rest, &name) || !take_field(&rest, &value))
-			return false;
-		count++;
-	}
-	r->headers = calloc(count + 1, sizeof(*r->headers));
-	if (!r->headers)
-		return false;
-	rest = packed;
-	for (size_t i = 0; i < count; i++) {
-		(void)take_field(&rest, &r->headers[i].name);
-		(void)take_field(&rest, &r->headers[i].value);
-	}
-	r->record.headers = (struct skald_headers){ r->headers, count };
-	return true;
-}
-
 void
 skald__saga_replay_drop(struct skald_orchestrator *o)
 {
@@ -68,6 +24,7 @@ skald__saga_replay_claim(struct skald_orchestrator *o, struct skald_err *err)
 	struct skald_param group = skald_param_text(o->group);
 	struct saga__replay *r = &o->replay;
 	enum skald_rc rc;
+	size_t count;
 
 	skald__saga_replay_drop(o);
 	rc = skald_sql_query(o->sql,
@@ -84,10 +41,11 @@ skald__saga_replay_claim(struct skald_orchestrator *o, struct skald_err *err)
 		.offset = skald_rows_int(r->rows, 0, 4, 0),
 		.key = skald_rows_get(r->rows, 0, 5),
 		.value = skald_rows_get(r->rows, 0, 6) };
-	if (!unpack(r, skald_rows_get(r->rows, 0, 7)))
-		return skald_fail(err, SKALD_RETRY, "skald", "",
-			"a dead letter's headers are damaged, or memory is out: id=%s",
-			r->id);
+	rc = skald_headers_unpack(
+		skald_rows_get(r->rows, 0, 7), &r->headers, &count, err);
+	if (rc)
+		return skald_fail_in(err, SKALD_RETRY, "dead letter %s", r->id);
+	r->record.headers = (struct skald_headers){ r->headers, count };
 	r->part = (struct saga__part){ .topic = r->topic,
 		.is_reply = strcmp(r->topic, o->reply_topic) == 0,
 		.partition = r->record.partition,

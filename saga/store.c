@@ -206,7 +206,7 @@ send_dead(
 	char partition[24], offset[24];
 
 	skald_buf_clear(&o->scratch);
-	skald__saga_headers_json(r->headers, &o->scratch);
+	skald_headers_json(r->headers, &o->scratch);
 	if (o->scratch.failed)
 		return skald_fail(err, SKALD_RETRY, "skald", "53200", "out of memory");
 	struct skald_param params[] = { skald_param_text(o->group),

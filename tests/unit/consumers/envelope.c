@@ -175,8 +175,8 @@ packed_headers_come_back_as_they_were(void)
 	size_t count = 0;
 
 	skald_buf_init(&buf, 1 << 16);
-	skald__headers_pack(in, &buf);
-	CU_ASSERT_EQUAL(skald__headers_unpack(skald_buf_slice(&buf), &out, &count, &err),
+	skald_headers_pack(in, &buf);
+	CU_ASSERT_EQUAL(skald_headers_unpack(skald_buf_slice(&buf), &out, &count, &err),
 		SKALD_OK);
 	CU_ASSERT_EQUAL(count, COUNT(odd));
 	for (size_t i = 0; i < count; i++) {
@@ -194,7 +194,7 @@ packed_headers_come_back_as_they_were(void)
 			break;
 		memcpy(copy, buf.data, bytes);
 		out = NULL;
-		rc = skald__headers_unpack(
+		rc = skald_headers_unpack(
 			skald_slice_make(copy, bytes), &out, &count, &err);
 		CU_ASSERT(rc == SKALD_REJECT || (rc == SKALD_OK && count < COUNT(odd)));
 		if (rc == SKALD_OK)
@@ -211,7 +211,7 @@ readable_headers_are_json(void)
 	struct skald_buf buf;
 
 	skald_buf_init(&buf, 1 << 16);
-	skald__headers_json(in, &buf);
+	skald_headers_json(in, &buf);
 	CHECK_TEXT(buf.data,
 		"{\"a\":\"1\",\"a\":\"2\",\"null\":null,\"empty\":\"\",\"\":\"no name\","
 		"\"bin\":{\"base64\":\"AAH/\"},\"quote\":\"\\\"\\\\\\n\"}");
