@@ -1,0 +1,56 @@
+-- 0003: the relay's second way out (WAL), messages that wait, partition counts as used.
+
+-- mode is what the relay does, which need not be what is configured: without a slot, or
+-- before the first, it polls. In mode wal acked_snapshot is not exact but a lower bound:
+-- everything it sees is acknowledged, and everything that committed up to snapshot_lsn
+-- may be seen by it.
+ALTER TABLE skald.relay
+    ADD COLUMN acked_lsn     pg_lsn,   -- wal: every commit that ends here or before is acknowledged
+    ADD COLUMN snapshot_lsn  pg_lsn,   -- wal: the end of WAL when acked_snapshot was taken
+    -- Not NULL: rows that acked_snapshot does not see may be in the topics already, under
+    -- positions above this one (slot lost, failover). They are looked up there, and what
+    -- is published of them is flagged ce_recovered.
+    ADD COLUMN recover_from  text,
+    ADD COLUMN epoch_wanted  boolean NOT NULL DEFAULT false, -- by `skald outbox new-epoch`
+    ADD COLUMN slot_dropped_at timestamptz, -- shed at the disk limit, or lost: since when we poll instead
+    ADD COLUMN slot_dropped  text;          -- and why
+
+-- Messages that wait for the head of their key, which could not be published, or for
+-- themselves. A copy of the outbox row, whose leaf may be emptied meanwhile.
+CREATE TABLE skald.parked_message (
+    id             bigint      PRIMARY KEY,  -- of the outbox
+    position       text COLLATE "C" NOT NULL, -- where it stood when it was parked
+    parked_key     bytea       NOT NULL,     -- key, without one the ce_id's text
+    released_at    text COLLATE "C",         -- position of the marker that let it out; NULL: waits
+    message_id     uuid        NOT NULL,
+    at             timestamptz NOT NULL,
+    topic          text        NOT NULL,
+    key            bytea,
+    type           text        NOT NULL,
+    source         text        NOT NULL,
+    subject        text,
+    content_type   text,
+    data           bytea,
+    headers        jsonb,
+    correlation_id text        NOT NULL,
+    causation_id   text,
+    traceparent    text        NOT NULL,
+    expires_at     timestamptz
+);
+CREATE INDEX parked_message_key ON skald.parked_message (topic, parked_key, position);
+
+ALTER TABLE skald.parked_key
+    ADD COLUMN attempts     int  NOT NULL DEFAULT 1, -- times its head was refused: backoff
+    ADD COLUMN code         text NOT NULL DEFAULT '',
+    ADD COLUMN releasing_id bigint;  -- outbox id of the marker on its way; NULL: none
+
+-- Where a key goes depends on how many partitions its topic has: the count stays as first
+-- used until nothing is outstanding, also over a restart.
+CREATE TABLE skald.relay_topic (
+    topic      text        PRIMARY KEY,
+    partitions int         NOT NULL CHECK (partitions > 0),
+    at         timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Set while the relay sleeps: then, and only then, a writer wakes it by NOTIFY.
+CREATE SEQUENCE skald.relay_sleep MINVALUE 0 START 0;
