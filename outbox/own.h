@@ -21,11 +21,12 @@
 #include "outbox/window_core.h"
 #include "sql/sql.h"
 
-/* --- rows of a tick (tick.c) ---------------------------------------------------------------- */
+/* --- rows (feed.c) -------------------------------------------------------------------------- */
 
-/* Columns of every statement that reads rows, in this order. */
+/* Columns of everything that brings rows, in this order. */
 enum skald__column {
 	SKALD__COL_ID,
+	SKALD__COL_XID,
 	SKALD__COL_MESSAGE_ID,
 	SKALD__COL_AT,
 	SKALD__COL_TOPIC,
@@ -40,8 +41,18 @@ enum skald__column {
 	SKALD__COL_CAUSATION,
 	SKALD__COL_TRACEPARENT,
 	SKALD__COL_EXPIRES,
-	SKALD__COL_IS_LAST, /* of a head only */
+	SKALD__COLUMN_COUNT,
+	SKALD__COL_IS_LAST = SKALD__COLUMN_COUNT, /* of a head only */
 };
+
+/* One row on its way out, borrowed until it is popped: cells in PostgreSQL's binary formats. */
+struct skald__row {
+	struct skald_slice cells[SKALD__COLUMN_COUNT];
+	struct skald_position position;
+	int64_t mark; /* for the window */
+};
+
+/* --- rows of a tick (tick.c) ---------------------------------------------------------------- */
 
 enum skald__asked {
 	SKALD__ASKED_NOTHING,
@@ -185,6 +196,16 @@ SKALD_MUSTUSE enum skald_rc skald__tick_query(struct skald_relay *r, const char 
 	struct skald_err *err);
 SKALD_MUSTUSE enum skald_rc skald__tick_session(
 	struct skald_sql *sql, struct skald_err *err);
+
+/* feed.c: the next row, in the order of what brings them; there must be one */
+void skald__feed_peek(struct skald_relay *r, struct skald__row *row);
+void skald__feed_pop(struct skald_relay *r);
+bool skald__feed_is_empty(const struct skald_relay *r); /* of rows that are here */
+int64_t skald__row_int(const struct skald__row *row, enum skald__column column);
+bool skald__row_uuid(
+	const struct skald__row *row, enum skald__column column, struct skald_uuid *out);
+bool skald__row_time_us(
+	const struct skald__row *row, enum skald__column column, int64_t *wall_us);
 
 /* publish.c */
 SKALD_MUSTUSE enum skald_rc skald__publish(

@@ -264,7 +264,7 @@ give_up(struct skald_relay *r)
 	enum skald_rc rc = SKALD_OK;
 
 	skald__publish_drop(r);
-	if (r->guard && is_leader && r->core.done > r->core.recorded)
+	if (r->guard && is_leader && r->core.resume > r->core.recorded)
 		rc = skald__tick_progress(r, &err);
 	if (!rc && r->guard && skald__relay_is_leader(&r->core))
 		rc = skald_lease_drop(r->guard, &r->lease, &err);

@@ -30,7 +30,8 @@
  * R5  sent - done <= inflight_max.
  * R6  Rows are produced in the order of their ordinals, without a gap; after a rebuild
  *     again from `done`, the last ordinal below which everything is acknowledged.
- * R7  done never falls within a tick; progress is written down only up to `done`.
+ * R7  done never falls within a tick; progress is written down only up to `resume`, which
+ *     is `done` unless that lies in the middle of something.
  */
 #include "outbox/relay_core.h"
 
@@ -94,7 +95,7 @@ skald__relay_state_name(enum skald__relay_state state)
 static void
 begin_rows(struct skald__relay_core *c, uint64_t ordinal)
 {
-	c->done = c->sent = c->here = ordinal;
+	c->done = c->resume = c->sent = c->here = ordinal;
 	c->is_end_known = false;
 	c->is_asked = false;
 	c->is_full = false;
@@ -174,7 +175,9 @@ see_acked(struct skald__relay_core *c, const struct skald__relay_ev *ev)
 	if (c->state != SKALD__RELAY_SENDING)
 		return;
 	SKALD_ASSERT(ev->ordinal >= c->done && ev->ordinal <= c->sent); /* R7 */
+	SKALD_ASSERT(ev->resume <= ev->ordinal);
 	c->done = ev->ordinal;
+	c->resume = ev->resume;
 	c->is_full = false;
 	look_for_end(c);
 }
@@ -241,6 +244,10 @@ see_leader_event(
 		break;
 	case SKALD__EV_ACKED:
 		see_acked(c, ev);
+		break;
+	case SKALD__EV_GREW:
+		if (c->state == SKALD__RELAY_SENDING)
+			c->here += ev->count;
 		break;
 	case SKALD__EV_PROGRESSED:
 		c->recorded = ev->ordinal;
@@ -319,6 +326,7 @@ skald__relay_see(
 	case SKALD__EV_ROWS:
 	case SKALD__EV_SENT:
 	case SKALD__EV_ACKED:
+	case SKALD__EV_GREW:
 	case SKALD__EV_PROGRESSED:
 	case SKALD__EV_RUNG:
 	case SKALD__EV_DEAD:
@@ -365,7 +373,7 @@ next_sending(const struct skald__relay_core *c, int64_t now_ms)
 	uint64_t room = c->conf.inflight_max - (c->sent - c->done);
 	int64_t at_ms = now_ms + WAIT_MAX_MS;
 
-	if (c->done > c->recorded && now_ms >= c->progress_at_ms)
+	if (c->resume > c->recorded && now_ms >= c->progress_at_ms)
 		return (struct skald__relay_do){ .verb = SKALD__DO_PROGRESS };
 	if (!c->is_asked && !c->is_end_known)
 		return (struct skald__relay_do){ .verb = SKALD__DO_ASK };
@@ -380,7 +388,7 @@ next_sending(const struct skald__relay_core *c, int64_t now_ms)
 		return (struct skald__relay_do){ .verb = SKALD__DO_TAKE };
 	if (c->sent < c->here && now_ms < c->send_at_ms)
 		at_ms = min_of(at_ms, c->send_at_ms);
-	if (c->done > c->recorded)
+	if (c->resume > c->recorded)
 		at_ms = min_of(at_ms, c->progress_at_ms);
 	return wait_until(c, at_ms, now_ms);
 }

@@ -28,7 +28,8 @@ enum skald__relay_event {
 	SKALD__EV_ASKED, /* the next rows are on their way */
 	SKALD__EV_ROWS, /* count more rows are here; is_end: the last of the tick */
 	SKALD__EV_SENT, /* count rows produced; is_full: no room for more now */
-	SKALD__EV_ACKED, /* ordinal: everything below it is acknowledged */
+	SKALD__EV_ACKED, /* everything below ordinal is acknowledged; below resume it may be recorded */
+	SKALD__EV_GREW, /* count more rows are here, let out in front of what was */
 	SKALD__EV_PROGRESSED, /* ordinal is written down */
 	SKALD__EV_RUNG, /* looked after the ring */
 	SKALD__EV_DEAD, /* the producer; a new one not before at_ms */
@@ -48,6 +49,7 @@ struct skald__relay_ev {
 	int64_t tick;
 	int64_t took_ms; /* TURNED: how long the question took */
 	uint64_t ordinal;
+	uint64_t resume;
 	uint64_t count;
 	bool is_open;
 	bool is_end;
@@ -105,6 +107,7 @@ struct skald__relay_core {
 	/* the open tick; ordinals from 0 */
 	int64_t tick;
 	uint64_t done; /* below: acknowledged */
+	uint64_t resume; /* below: acknowledged, and a place to go on from */
 	uint64_t sent; /* below: produced */
 	uint64_t here; /* below: read */
 	uint64_t recorded; /* below: written down */

@@ -27,7 +27,7 @@ _Static_assert(SKALD_RELAY_INFLIGHT_BYTES == 2 * 16777216, "chunk bytes are half
 
 /* clang-format off */
 #define COLUMNS \
-	"id, message_id, at, topic, key, type, source, subject, content_type, data, " \
+	"id, xid, message_id, at, topic, key, type, source, subject, content_type, data, " \
 	"headers, correlation_id, causation_id, traceparent, expires_at"
 #define ROW_BYTES \
 	"512 + coalesce(octet_length(data), 0) + coalesce(octet_length(key), 0)" \
@@ -200,7 +200,7 @@ skald__tick_ask(struct skald_relay *r, struct skald_err *err)
 	enum skald_rc rc;
 
 	if (!reader->rows) {
-		reader->last_id = r->window.done_id;
+		reader->last_id = r->window.resume_mark;
 		rc = ask_rest(r, SKALD__ASKED_HEAD, err);
 	} else if (!reader->map) {
 		rc = ask_rest(r, SKALD__ASKED_MAP, err);
@@ -431,10 +431,10 @@ enum skald_rc
 skald__tick_progress(struct skald_relay *r, struct skald_err *err)
 {
 	char term[24], tick[24], id[24], ordinal[24], position[SKALD_POSITION_TEXT_BYTES];
-	uint64_t done = r->window.done;
+	uint64_t done = r->window.resume;
 	struct skald_param params[] = { skald_param_int(r->lease.term, term),
 		skald_param_int(r->tick.number, tick),
-		skald_param_int(r->window.done_id, id),
+		skald_param_int(r->window.resume_mark, id),
 		skald_param_int((int64_t)done, ordinal), SKALD_PARAM_NULL };
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;
