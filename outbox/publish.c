@@ -93,7 +93,7 @@ static struct skald_slice
 time_text(const struct skald__row *row, enum skald__column column,
 	char dst[SKALD_TIME_TEXT_BYTES], int64_t *wall_us)
 {
-	if (!skald__row_time_us(row, column, wall_us))
+	if (!skald_cell_time_us(row->cells[column], wall_us))
 		return SKALD_SLICE_NULL;
 	skald_time_format(*wall_us, dst);
 	return skald_slice_make(dst, SKALD_TIME_TEXT_BYTES - 1);
@@ -126,6 +126,8 @@ build_headers(struct skald_relay *r, const struct skald__row *row, struct scratc
 		skald_slice_make(r->tick.stream, SKALD_STREAM_TEXT_BYTES - 1));
 	ADD(&b, SKALD_H_SEQUENCE,
 		skald_slice_make(s->position, SKALD_POSITION_TEXT_BYTES - 1));
+	if (row->is_recovered)
+		ADD(&b, SKALD_H_RECOVERED, SKALD_SLICE_LIT("true"));
 	rc = add_own(r, &b, row->cells[SKALD__COL_HEADERS], err);
 	out->headers = (struct skald_headers){ b.items, b.count };
 	out->timestamp_ms = at_us / 1000;
@@ -141,7 +143,7 @@ build_record(struct skald_relay *r, const struct skald__row *row, struct scratch
 	struct skald_uuid id;
 	enum skald_rc rc;
 
-	if (!skald__row_uuid(row, SKALD__COL_MESSAGE_ID, &id))
+	if (!skald_cell_uuid(row->cells[SKALD__COL_MESSAGE_ID], &id))
 		return skald_fail(err, SKALD_REJECT, "skald", "SK001",
 			"message_id: must be a uuid");
 	skald_uuid_format(id, s->id);
@@ -185,6 +187,22 @@ need_producer(struct skald_relay *r, struct skald_err *err)
 	return skald_producer_create(&p->producer, r->kafka, r->client_id, err);
 }
 
+/* A catch-up leaves out what is published already. */
+static bool
+is_there(struct skald_relay *r, const struct skald__row *row)
+{
+	struct skald_uuid id;
+
+	if (!row->is_recovered ||
+		!skald_cell_uuid(row->cells[SKALD__COL_MESSAGE_ID], &id) ||
+		!skald__recover_has(r, &id))
+		return false;
+	skald__window_push(&r->window, row->mark, 0);
+	(void)skald__window_ack(&r->window, r->window.next - 1);
+	atomic_fetch_add(r->metrics.skipped, 1);
+	return true;
+}
+
 /* Produce one row; *is_full: not now. */
 static enum skald_rc
 produce(struct skald_relay *r, const struct skald__row *row, bool *is_full,
@@ -202,30 +220,52 @@ produce(struct skald_relay *r, const struct skald__row *row, bool *is_full,
 	return rc;
 }
 
+/* Where the newest row of the window stands, to be written down once it is acknowledged. */
+static void
+note_place(struct skald_relay *r, const struct skald__row *row)
+{
+	if (r->core.is_wal)
+		r->wal.places[(r->window.next - 1) & (SKALD__WINDOW_SLOTS - 1)] =
+			row->position;
+}
+
 enum skald_rc
-skald__publish(struct skald_relay *r, uint64_t count, struct skald_err *err)
+skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err)
 {
 	struct skald__relay_ev ev = { .kind = SKALD__EV_SENT };
 	unsigned topic_count = r->publisher.topics.count;
 	struct skald__row row;
+	bool is_ready = true;
 	enum skald_rc rc;
 
 	rc = need_producer(r, err);
+	if (!rc)
+		rc = skald__recover_step(r, &is_ready, err);
+	if (rc || !is_ready)
+		return rc;
 	/* a topic that is new took a while: look after the lease first */
 	while (!rc && ev.count < count && r->publisher.topics.count == topic_count) {
 		ev.is_full = skald__window_is_full(&r->window);
 		if (ev.is_full)
 			break;
 		skald__feed_peek(r, &row);
-		rc = produce(r, &row, &ev.is_full, err);
+		if (!is_there(r, &row))
+			rc = produce(r, &row, &ev.is_full, err);
 		if (rc || ev.is_full)
 			break;
+		note_place(r, &row);
 		skald__feed_pop(r);
 		ev.count++;
+		ev.is_between = row.mark != SKALD__NO_MARK;
+		if (to_mark && ev.is_between)
+			break;
 	}
 	if (ev.count && skald__feed_is_empty(r)) {
 		skald_producer_push(r->publisher.producer);
-		SKALD_FAILPOINT(relay_after_produce);
+		if (r->core.is_wal)
+			SKALD_FAILPOINT(stream_after_produce);
+		else
+			SKALD_FAILPOINT(relay_after_produce);
 	}
 	skald__relay_tell(r, ev);
 	return rc;
@@ -299,7 +339,8 @@ skald__publish_serve(struct skald_relay *r)
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_ACKED,
 				     .ordinal = r->window.done,
 				     .resume = r->window.resume });
-	if (r->core.state == SKALD__RELAY_SENDING &&
+	if ((r->core.state == SKALD__RELAY_SENDING ||
+		    r->core.state == SKALD__RELAY_STREAMING) &&
 		skald_producer_is_dead(p->producer, &err)) {
 		skald__publish_trouble(r, r->window.done,
 			p->is_refused ? &p->refusal : &err,
@@ -321,9 +362,13 @@ skald__publish_rebuild(struct skald_relay *r, struct skald_err *err)
 	if (rc)
 		return rc;
 	atomic_fetch_add(r->metrics.rebuilds, 1);
-	skald__window_reset(&r->window, r->window.resume, r->window.resume_mark);
+	if (!r->core.is_wal)
+		skald__window_reset(&r->window, r->window.resume, r->window.resume_mark);
+	else /* the stream begins anew */
+		skald__window_reset(&r->window, 0, (int64_t)r->wal.flushed);
+	skald__gate_reset(r);
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_REBUILT,
-				     .ordinal = r->window.resume });
+				     .ordinal = r->window.done });
 	return SKALD_OK;
 }
 

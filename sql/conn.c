@@ -213,3 +213,18 @@ skald_sql_is_in_transaction(struct pg_conn *conn)
 {
 	return PQtransactionStatus(conn) == PQTRANS_INTRANS;
 }
+
+unsigned
+skald_sql_heard(struct skald_sql *sql)
+{
+	PGnotify *notify;
+	unsigned count = 0;
+
+	if (!PQconsumeInput(sql->conn))
+		return 0; /* the next statement says what is wrong */
+	while ((notify = PQnotifies(sql->conn))) {
+		PQfreemem(notify);
+		count++;
+	}
+	return count;
+}

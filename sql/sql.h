@@ -106,6 +106,8 @@ SKALD_MUSTUSE enum skald_rc skald_sql_query(struct skald_sql *sql, const char *s
 /* One or more statements without parameters: BEGIN, COMMIT, a script. */
 SKALD_MUSTUSE enum skald_rc skald_sql_exec(
 	struct skald_sql *sql, const char *script, struct skald_err *err);
+/* How many notifications (LISTEN) have come since the last call; never blocks. */
+unsigned skald_sql_heard(struct skald_sql *sql);
 /* ROLLBACK if a transaction is open; a dead connection is left to the caller's reopen. */
 void skald_sql_rollback(struct skald_sql *sql);
 
