@@ -221,9 +221,25 @@ void skald__where_done(struct skald__where *where);
 /* condition with %s where the parameter stands: "topic = %s". */
 void skald__where_add(
 	struct skald__where *where, const char *condition, struct skald_slice value);
+/* A time flag, and the ids on standard input; condition as above ("id = ANY (%s::uuid[])"). */
+enum skald__exit skald__where_time(struct skald__cli *cli, struct skald__where *where,
+	const char *flag, const char *condition);
+enum skald__exit skald__where_ids(
+	struct skald__cli *cli, struct skald__where *where, const char *condition);
 /* The selection of the flags given; is_open: only open ones unless --all. */
 enum skald__exit skald__where_dead_letters(
 	struct skald__cli *cli, struct skald__where *where, bool is_open);
+
+/* --- guard.c: before an act on a selection -------------------------------------------------- */
+
+extern const struct skald__flag skald__guard_flags[]; /* --dry-run --max */
+/* One of the selection's flags is needed, and a reason for --all or when asked for. */
+enum skald__exit skald__guard_selection(struct skald__cli *cli,
+	const struct skald__flag *selection, const char *doing, bool needs_reason,
+	int64_t *max);
+/* Not more than max, and confirmed when it is more than one. */
+enum skald__exit skald__guard_count(const struct skald__cli *cli, const char *doing,
+	const char *what, int64_t count, int64_t max);
 
 /* cmd_dlq.c: the dead letter whose id, or its beginning, is the first argument. */
 enum skald__exit skald__dead_letter_find(
@@ -239,7 +255,7 @@ extern const struct skald__flag skald__limit_flags[], skald__status_flags[],
 	skald__migrate_flags[], skald__grants_flags[], skald__outbox_flags[],
 	skald__tail_flags[], skald__consumer_flags[], skald__cat_flags[],
 	skald__replay_flags[], skald__saga_select_flags[], skald__saga_start_flags[],
-	skald__saga_deploy_flags[];
+	skald__saga_deploy_flags[], skald__parked_flags[], skald__epoch_flags[];
 
 enum skald__exit skald__cmd_status(struct skald__cli *cli);
 enum skald__exit skald__cmd_doctor(struct skald__cli *cli);
@@ -249,6 +265,10 @@ enum skald__exit skald__cmd_db_grants(struct skald__cli *cli);
 enum skald__exit skald__cmd_db_adopt(struct skald__cli *cli);
 enum skald__exit skald__cmd_outbox_ls(struct skald__cli *cli);
 enum skald__exit skald__cmd_outbox_tail(struct skald__cli *cli);
+enum skald__exit skald__cmd_outbox_parked(struct skald__cli *cli);
+enum skald__exit skald__cmd_outbox_retry(struct skald__cli *cli);
+enum skald__exit skald__cmd_outbox_skip(struct skald__cli *cli);
+enum skald__exit skald__cmd_outbox_new_epoch(struct skald__cli *cli);
 enum skald__exit skald__cmd_consumer_ls(struct skald__cli *cli);
 enum skald__exit skald__cmd_consumer_lanes(struct skald__cli *cli);
 enum skald__exit skald__cmd_dlq_ls(struct skald__cli *cli);
