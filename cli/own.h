@@ -132,6 +132,8 @@ unsigned skald__columns_of(struct skald_slice text); /* on the terminal */
 void skald__add_cut(struct skald_buf *buf, struct skald_slice clean, unsigned columns);
 /* "3s" "12m" "5h" "2d" since an RFC 3339 instant; "-" for none. */
 void skald__age(struct skald_slice time, char *dst, size_t dst_bytes);
+/* "812B" "1.5K" "64M" "2.1G": four digits at most. */
+void skald__size(int64_t bytes, char *dst, size_t dst_bytes);
 /* encode(bytes, 'hex') back to bytes. */
 void skald__add_unhex(struct skald_buf *buf, struct skald_slice hex);
 /* "name": text, or null for a NULL slice; as base64 under name_base64 if it is no UTF-8. */
@@ -146,6 +148,7 @@ void skald__put(struct skald_slice text);
 enum skald__kind {
 	SKALD_KIND_TEXT,
 	SKALD_KIND_NUMBER,
+	SKALD_KIND_BYTES, /* a number; a table shows 1.5M */
 	SKALD_KIND_RAW, /* true, false, JSON */
 	SKALD_KIND_TIME, /* RFC 3339; a table shows the age */
 	SKALD_KIND_POSITION, /* ce_sequence; a table shows it without leading zeros */

@@ -17,10 +17,10 @@ BEGIN
     EXCEPTION WHEN insufficient_privilege THEN
         NULL;
     END;
-    lag_bytes := greatest(pg_wal_lsn_diff(here, acked), 0)::bigint;
+    lag_bytes := CASE WHEN here < acked THEN 0 ELSE here - acked END;
     SELECT CASE WHEN s.wal_status = 'lost' THEN 'lost' WHEN s.wal_status = 'unreserved'
                THEN 'unreserved' WHEN s.active THEN 'active' ELSE 'inactive' END,
-           s.safe_wal_size, greatest(pg_wal_lsn_diff(here, s.restart_lsn), 0)::bigint
+           s.safe_wal_size, CASE WHEN here < s.restart_lsn THEN 0 ELSE here - s.restart_lsn END
       INTO status, safe_wal_size, wal_held_bytes
       FROM pg_replication_slots AS s WHERE s.slot_name = slot;
     IF status IS NOT NULL AND to_regclass('pg_catalog.pg_stat_replication_slots') IS NOT NULL THEN
