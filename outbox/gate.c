@@ -27,7 +27,7 @@ static const char sql_gate[] =
 
 /* The gate stays shut: named once it has been for a while. */
 static void
-note_wait(struct skald_relay *r, int64_t standby_count)
+note_wait(struct skald_relay *r, const char *missing)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 
@@ -35,9 +35,8 @@ note_wait(struct skald_relay *r, int64_t standby_count)
 		r->gate.shut_at_ms = skald_mono_ms();
 	if (skald_mono_ms() - r->gate.shut_at_ms < WAIT_MS)
 		return;
-	skald_fail(&err, SKALD_RETRY, "skald", "",
-		"the gate is shut: %lld of %u standbys are connected, or they are behind",
-		(long long)standby_count, r->gate.count);
+	skald_fail(&err, SKALD_RETRY, "skald", "", "the gate is shut: %s%s",
+		missing[0] ? "not connected: " : "standbys are behind", missing);
 	skald__relay_trouble(r, &r->standby, &err, "standbys");
 }
 
@@ -49,15 +48,18 @@ skald__gate_ask(struct skald_relay *r, struct skald_err *err)
 	struct skald_param names = skald_param_text(r->gate.names);
 	struct skald__gate *g = &r->gate;
 	struct skald_rows *rows = NULL;
-	int64_t here, standby_count, there;
+	char missing[96] = "";
+	int64_t here, there;
 	enum skald_rc rc;
 
 	rc = skald_sql_query(r->guard, sql_gate, &names, 1, true, &rows, err);
 	if (rc)
 		return rc;
 	here = skald_rows_int(rows, 0, 0, 0);
-	standby_count = skald_rows_int(rows, 0, 1, 0);
-	there = standby_count == (int64_t)g->count ? skald_rows_int(rows, 0, 2, 0) : 0;
+	if (skald_rows_get(rows, 0, 1).data)
+		(void)snprintf(
+			missing, sizeof(missing), "%s", skald_rows_get(rows, 0, 1).data);
+	there = missing[0] ? 0 : skald_rows_int(rows, 0, 2, 0);
 	skald_rows_free(rows);
 	if (there >= here) { /* nothing of what is here is above that */
 		ev.ordinal = r->core.here;
@@ -70,7 +72,7 @@ skald__gate_ask(struct skald_relay *r, struct skald_err *err)
 		g->shut_at_ms = 0;
 		skald__relay_trouble_over(r, &r->standby);
 	} else {
-		note_wait(r, standby_count);
+		note_wait(r, missing);
 	}
 	if (g->asked_ordinal <= r->core.gated && ev.ordinal < r->core.here) {
 		g->asked_lsn = (uint64_t)here;

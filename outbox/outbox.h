@@ -84,8 +84,8 @@ struct skald_relay_conf {
 	struct skald_metrics *metrics; /* may be NULL */
 	bool wants_wal; /* where it is not possible the relay polls, and says why */
 	int64_t slot_limit_bytes; /* WAL held at which the slot is given up; 0: never */
-	const char *const *gate; /* standbys that must have what is published, by name */
-	unsigned gate_count;
+	const char *gate; /* standbys that must have what is published: application names,
+			     comma separated; NULL or "": none */
 };
 /* clang-format off */
 #define SKALD_RELAY_INIT { .struct_bytes = sizeof(struct skald_relay_conf), .source = "main", \

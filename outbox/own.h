@@ -206,8 +206,7 @@ void skald__recover_done(struct skald_relay *r);
 /* --- gate and sleep (gate.c, doze.c) --------------------------------------------------------- */
 
 struct skald__gate {
-	char *names; /* an array of PostgreSQL; NULL: no gate */
-	unsigned count;
+	char *names; /* comma separated; NULL: no gate */
 	uint64_t asked_lsn; /* once every standby has this, */
 	uint64_t asked_ordinal; /* these rows may go */
 	int64_t shut_at_ms; /* 0: it is not */

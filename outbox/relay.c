@@ -494,27 +494,6 @@ name_owner(struct skald_relay *r)
 		r->client_id, sizeof(r->client_id), "skald-relay-%.100s", r->source);
 }
 
-/* The names as an array of PostgreSQL. */
-static enum skald_rc
-take_gate(
-	struct skald_relay *r, const struct skald_relay_conf *conf, struct skald_err *err)
-{
-	struct skald_buf names;
-
-	r->gate.count = conf->gate_count;
-	if (!conf->gate_count)
-		return SKALD_OK;
-	skald_buf_init(&names, 65536);
-	skald_array_begin(&names);
-	for (unsigned i = 0; i < conf->gate_count; i++)
-		skald_array_add_text(&names, skald_slice_text(conf->gate[i]));
-	skald_array_end(&names);
-	r->gate.names = names.failed ? NULL : strdup(names.data);
-	skald_buf_done(&names);
-	return r->gate.names ? SKALD_OK
-			     : skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");
-}
-
 enum skald_rc
 skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf,
 	struct skald_err *err)
@@ -535,7 +514,9 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 	(void)pthread_mutex_init(&r->health_lock, NULL);
 	r->source = strdup(conf->source ? conf->source : "main");
 	r->url = strdup(conf->url);
-	if (!r->source || !r->url) {
+	if (conf->gate && conf->gate[0])
+		r->gate.names = strdup(conf->gate);
+	if (!r->source || !r->url || (!r->gate.names && conf->gate && conf->gate[0])) {
 		rc = skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");
 		goto out;
 	}
@@ -547,9 +528,6 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 	r->dead_letters_ms = conf->dead_letters_ms;
 	r->audit_ms = conf->audit_ms;
 	skald_rand_init(&r->rand);
-	rc = take_gate(r, conf, err);
-	if (rc)
-		goto out;
 	name_owner(r);
 	r->lease = (struct skald_lease){
 		.kind = "relay", .name = "outbox", .owner = r->owner
