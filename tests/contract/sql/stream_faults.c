@@ -132,6 +132,8 @@ d11_a_clean_restart_of_the_server(void)
 			break;
 		}
 	}
+	CU_ASSERT_EQUAL(skald_stream_next(s, &item, &err), SKALD_RETRY);
+	CU_ASSERT_EQUAL(skald_stream_status(s, 0, &err), SKALD_RETRY);
 	skald_stream_close(s);
 	skald_sql_close(sql);
 	pg_stop("immediate"); /* it restarts by itself meanwhile: make it sure */
