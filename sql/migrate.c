@@ -229,10 +229,13 @@ apply_functions(
  * the session's own role, of which the schema's is one.
  */
 static enum skald_rc
-apply_publication(struct skald_sql *sql, struct skald_err *err)
+apply_publication(struct skald_sql *sql, const struct skald_migrate_report *report,
+	struct skald_err *err)
 {
 	enum skald_rc rc;
 
+	if (report->version_after > version_wanted())
+		return SKALD_OK;
 	rc = skald_sql_exec(sql, "SET LOCAL ROLE NONE", err);
 	if (rc)
 		return rc;
@@ -277,7 +280,7 @@ attempt(struct skald_sql *sql, bool no_roles, struct skald_migrate_report *repor
 	if (rc)
 		return rc;
 	report->roles_missing = missing > 0;
-	rc = apply_publication(sql, err);
+	rc = apply_publication(sql, report, err);
 	if (rc)
 		return rc;
 	return skald_sql_exec(sql, "COMMIT", err);

@@ -276,6 +276,10 @@ void skald_stream_free(void *kept); /* NULL is fine */
  * or a KEEPALIVE's. Never blocks; what the socket does not take now goes out with a later
  * next or status, and of several only the newest. Due when wants_reply, and at least
  * every third of wal_sender_timeout; also while nothing is read.
+ *
+ * A server that is told to stop ("fast") waits until all it has sent is confirmed, for
+ * ever if need be, and asks again as soon as it is answered: answer at most some ten
+ * times a second, and close the session when what is in flight cannot be finished.
  */
 SKALD_MUSTUSE enum skald_rc skald_stream_status(
 	struct skald_stream *s, uint64_t flushed_lsn, struct skald_err *err);

@@ -54,6 +54,13 @@ broken(struct skald_stream *s, const PGresult *res, struct skald_err *err)
 	return skald__fail_result(s->conn, res, err);
 }
 
+/* Asked again after it failed: the caller's loop may be a step behind. */
+static enum skald_rc
+gone(struct skald_err *err)
+{
+	return skald_fail(err, SKALD_RETRY, "skald", "08006", "the stream has ended");
+}
+
 /* --- opening ------------------------------------------------------------------------------- */
 
 /* What needs no quoting in a replication command, whose grammar is its own. */
@@ -232,6 +239,8 @@ skald_stream_take_slot(
 	bool is_there = false;
 	enum skald_rc rc;
 
+	if (s->state == STREAM_BROKEN)
+		return gone(err);
 	SKALD_ASSERT(s->state == STREAM_MAKING);
 	rc = peek(s, &is_there, err);
 	if (rc)
@@ -381,6 +390,8 @@ send_status(struct skald_stream *s, struct skald_err *err)
 enum skald_rc
 skald_stream_status(struct skald_stream *s, uint64_t flushed_lsn, struct skald_err *err)
 {
+	if (s->state == STREAM_BROKEN)
+		return gone(err);
 	SKALD_ASSERT(s->state == STREAM_ON);
 	s->flushed_lsn = flushed_lsn;
 	s->is_status_due = true;
@@ -512,13 +523,13 @@ skald_stream_next(
 	size_t bytes = 0;
 	enum skald_rc rc;
 
-	SKALD_ASSERT(s->state == STREAM_ON);
 	memset(item, 0, sizeof(*item));
-	if (s->is_status_due) {
-		rc = send_status(s, err);
-		if (rc)
-			return rc;
-	}
+	if (s->state == STREAM_BROKEN)
+		return gone(err);
+	SKALD_ASSERT(s->state == STREAM_ON);
+	rc = send_status(s, err);
+	if (rc)
+		return rc;
 	while (item->kind == SKALD_STREAM_NOTHING) {
 		rc = receive(s, &bytes, err);
 		if (rc || !bytes)
