@@ -20,6 +20,12 @@
 		"relay: before the acknowledged tick and its mark are recorded") \
 	X(relay_after_truncate_check, \
 		"relay: a leaf is locked and checked, not truncated") \
+	X(park_after_insert, "relay: rows are parked, not counted as acknowledged") \
+	X(release_after_load, "relay: a key is let out, nothing of it is produced") \
+	X(release_after_produce, "relay: the last row that was let out is produced") \
+	X(rebuild_after_destroy, "relay: the dead producer is gone, none follows") \
+	X(topics_after_grow, \
+		"relay: a topic's new partition count is recorded, not used") \
 	X(runner_after_begin, \
 		"consumer: the batch transaction is open, no handler has run") \
 	X(runner_after_handler, \

@@ -68,18 +68,25 @@ skald__feed_peek(struct skald_relay *r, struct skald__row *row)
 {
 	const struct skald__reader *reader = &r->tick.reader;
 
+	row->position = (struct skald_position){ r->tick.epoch, (uint64_t)r->tick.number,
+		(uint32_t)r->window.next };
+	if (r->release.left) {
+		skald__release_peek(r, row);
+		return;
+	}
 	SKALD_ASSERT(reader->rows && reader->next < skald_rows_count(reader->rows));
 	for (unsigned c = 0; c < SKALD__COLUMN_COUNT; c++)
 		row->cells[c] = skald_rows_get(reader->rows, reader->next, c);
-	row->position = (struct skald_position){ r->tick.epoch, (uint64_t)r->tick.number,
-		(uint32_t)r->window.next };
 	row->mark = skald__row_int(row, SKALD__COL_ID);
 }
 
 void
 skald__feed_pop(struct skald_relay *r)
 {
-	r->tick.reader.next++;
+	if (r->release.left)
+		skald__release_pop(r);
+	else
+		r->tick.reader.next++;
 }
 
 bool
@@ -87,5 +94,7 @@ skald__feed_is_empty(const struct skald_relay *r)
 {
 	const struct skald__reader *reader = &r->tick.reader;
 
+	if (r->release.left)
+		return false;
 	return !reader->rows || reader->next == skald_rows_count(reader->rows);
 }

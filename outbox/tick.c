@@ -316,8 +316,10 @@ skald__tick_lead(struct skald_relay *r, struct skald_err *err)
 	ev.epoch_due = skald_rows_bool(rows, 0, 7);
 	skald__window_reset(&r->window, ev.ordinal, skald_rows_int(rows, 0, 5, -1));
 	skald_rows_free(rows);
-	skald__relay_tell(r, ev);
-	return SKALD_OK;
+	rc = skald__park_load(r, err);
+	if (!rc)
+		skald__relay_tell(r, ev);
+	return rc;
 }
 
 static void
