@@ -147,6 +147,8 @@ skald__ring_turn(struct skald_relay *r, struct skald_err *err)
 	rc = skald__tick_query(r, sql_tidy, params, 1, NULL, err);
 	if (!rc)
 		rc = sweep(r, err);
+	if (!rc)
+		rc = skald__park_turn(r, err);
 	if (rc || r->retention_ms <= 0)
 		goto out;
 	rc = find_oldest(r, err);
