@@ -235,7 +235,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
                   p_causation_id, p_traceparent, p_expires_us)
            WITH ORDINALITY AS u(id, topic, key, type, data, headers, correlation_id,
                 causation_id, traceparent, expires_us, n)
-     ORDER BY u.n
+     ORDER BY u.n;
+    SELECT skald.outbox_wake()
 $$;
 
 -- A start that came as a message. The new saga, or an SQLSTATE and what it says.

@@ -1,4 +1,4 @@
-foreach(unit session pipeline migrate outbox_add lease)
+foreach(unit session pipeline migrate outbox_add outbox_wake lease)
 	skald_test(NAME contract.sql.${unit} TIMEOUT 120
 		SOURCES contract/sql/${unit}.c support/pg.c)
 endforeach()
