@@ -364,6 +364,7 @@ make_relay(struct crew *crew, struct skald_err *err)
 	conf.consumed_ms = skald_config_ms(config, "retention", "consumed");
 	conf.dead_letters_ms = skald_config_ms(config, "retention", "dead_letters");
 	conf.audit_ms = skald_config_ms(config, "retention", "audit");
+	conf.barrier_ms = skald_config_ms(config, "retention", "barrier");
 	rc = skald_relay_create(&crew->relay, &conf, err);
 	if (!rc)
 		(void)hire(crew, KIND_RELAY);

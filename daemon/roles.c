@@ -211,6 +211,7 @@ create_relay(struct skald__source *source, struct skald_err *err)
 	conf.dead_letters_ms =
 		skald_config_ms(daemon->config, "retention", "dead_letters");
 	conf.audit_ms = skald_config_ms(daemon->config, "retention", "audit");
+	conf.barrier_ms = skald_config_ms(daemon->config, "retention", "barrier");
 	conf.metrics = daemon->metrics;
 	rc = skald_relay_create(&relay, &conf, err);
 	if (rc)

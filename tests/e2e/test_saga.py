@@ -4,6 +4,7 @@ a retriable step, starts, digits, correlation."""
 import concurrent.futures
 import json
 import re
+from collections import Counter
 
 from skaldtest import PrivateKafka, check, connect, e2e, psql, run_tool, wait_until
 
@@ -465,3 +466,41 @@ def garbage_commands(t):
     wait_until(lambda: shop.events(good.key.decode(), ("stale",)), 30, "the repeated answer")
     assert {r[0] for r in shop.dead()} == {t.group("inventory")}, shop.dead()
     shop.check({i: "completed" for i in shop.ids}, dead=len(wrong))
+
+
+@e2e("e2e.saga.retention", records=31, effects=93)
+def retention(t):
+    """Finished sagas go with all they left, one that is open stays; their keys answer as
+    before, and what comes late for one is a dead letter."""
+    shop = Shop(t).all()
+    shop.daemon(settings={"retention.sagas": "1s"})
+    shop.deploy()
+    shop.start(30)
+    first = shop.ids[0]
+    left = """SELECT (SELECT count(*) FROM skald.%s), (SELECT count(*) FROM skald.saga_past)"""
+    for table in ("saga", "saga_data", "saga_event_entry"):
+        wait_until(lambda n=table: psql(shop.url, left % n) == [["0", "30"]], 40,
+                   "%s to be swept" % table, every=0.2)
+    shop.procs["shipping"].freeze()
+    again = ["saga", "start", "order", "--key", "o-1", "--json", "--input"]
+    same, other = json.dumps(shop.input(1)), json.dumps(shop.input(2))
+    assert json.loads(t.skald(*again, same, url=shop.url).stdout)["id"] == first
+    assert t.skald(*again, other, url=shop.url, check=False).returncode == 5
+    shop.ids.append(json.loads(
+        t.skald(*again, other, "--again", "finished", url=shop.url).stdout)["id"])
+    assert psql(shop.url, "SELECT id, run FROM skald.sagas") == [[shop.ids[-1], "2"]]
+    topic = "skald.replies." + shop.installation
+    late = next(r for r in t.kafka.read_topic(topic) if r.key.decode() == first)
+    t.kafka.produce(topic, [(late.key, late.value, [
+        (k, v.encode()) for k, v in dict(late.headers, ce_id="late").items()
+        if k not in ("ce_stream", "ce_sequence")])])
+    wait_until(shop.dead, 30, "the late reply to be dead")
+    assert [r[2] for r in shop.dead()] == ["saga_unknown"], shop.dead()
+    assert shop.sagas()[shop.ids[-1]][0] == "running"
+    shop.procs["shipping"].thaw()
+    wait_until(lambda: psql(shop.url, left % "saga") == [["0", "31"]], 60, "run 2 to be swept")
+    assert sorted(shop.ids) == sorted(
+        r[0] for r in psql(shop.url, "SELECT id FROM skald.saga_past"))
+    assert Counter(shop.ledger()) == Counter(
+        (i, step, "action") for i in shop.ids for step in SERVICES.values()), shop.ledger()
+    t.checked(records=len(shop.ids), effects=len(shop.ledger()))
