@@ -484,7 +484,8 @@ def retention(t):
     shop.procs["shipping"].freeze()
     again = ["saga", "start", "order", "--key", "o-1", "--json", "--input"]
     same, other = json.dumps(shop.input(1)), json.dumps(shop.input(2))
-    assert json.loads(t.skald(*again, same, url=shop.url).stdout)["id"] == first
+    assert json.loads(t.skald(*again, same, "--wait", url=shop.url).stdout) == {
+        "id": first, "status": "finished", "outcome": "completed"}
     assert t.skald(*again, other, url=shop.url, check=False).returncode == 5
     shop.ids.append(json.loads(
         t.skald(*again, other, "--again", "finished", url=shop.url).stdout)["id"])
