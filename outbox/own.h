@@ -355,7 +355,7 @@ struct skald_relay {
 	const struct skald_kafka_props *kafka;
 	const struct skald_topic_conf *topics_conf;
 	int64_t retention_ms;
-	int64_t consumed_ms, dead_letters_ms, audit_ms;
+	int64_t consumed_ms, dead_letters_ms, audit_ms, barrier_ms;
 	char owner[128];
 	char client_id[160];
 	struct skald_wake wake;

@@ -536,6 +536,7 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 	r->consumed_ms = conf->consumed_ms;
 	r->dead_letters_ms = conf->dead_letters_ms;
 	r->audit_ms = conf->audit_ms;
+	r->barrier_ms = conf->barrier_ms;
 	skald_rand_init(&r->rand);
 	name_owner(r);
 	r->lease = (struct skald_lease){
