@@ -54,6 +54,10 @@ bool skald_cluster_is_dev(const char *cluster_id); /* mockCluster...: the dev br
 SKALD_MUSTUSE enum skald_rc skald_topic_partitions(struct skald_cluster *cluster,
 	const char *topic, int64_t timeout_ms, int32_t *count, struct skald_err *err);
 
+/* How many copies its partitions have, at least; 0 when it does not exist. */
+SKALD_MUSTUSE enum skald_rc skald_topic_replicas(struct skald_cluster *cluster,
+	const char *topic, int64_t timeout_ms, int32_t *count, struct skald_err *err);
+
 struct skald_topic_conf {
 	int32_t partitions; /* 8 */
 	int32_t replication; /* -1: the broker's default */
