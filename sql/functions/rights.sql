@@ -11,7 +11,7 @@ DECLARE
     app_functions CONSTANT text :=
         '^(outbox_add|outbox_add_bytes|context|consume_once|consume_offset|dead_letter|consumer_.*'
         '|saga_start|participate|participant_.*|reply|reply_later|reply_by_key|action_reply)$';
-    daemon_functions CONSTANT text := '^(relay_.*|lease_.*|orchestrator_.*)$';
+    daemon_functions CONSTANT text := '^(relay_.*|park_.*|lease_.*|orchestrator_.*)$';
     operator_functions CONSTANT text := '^operator_act$';
     view_functions CONSTANT text := '^(saga_(steps|waiting)|wal_slot)$'; -- called as whoever reads the view
     -- payload, and who may not read it
