@@ -6,3 +6,5 @@ foreach(unit usage verbs letters sagas adopt parked relays doctor)
 	set_tests_properties(contract.cli.${unit} PROPERTIES TIMEOUT 180 LABELS contract
 		ENVIRONMENT "SKALD_BIN=${CMAKE_BINARY_DIR}/bin;PYTHONPATH=${CMAKE_SOURCE_DIR}/tests/support;PYTHONDONTWRITEBYTECODE=1")
 endforeach()
+# starts a server for each of its tests
+set_tests_properties(contract.cli.doctor PROPERTIES TIMEOUT 400)
