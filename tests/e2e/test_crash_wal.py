@@ -34,7 +34,8 @@ def leave(t, failpoint, then):
     writers.add(t, url, topic, 50, first=100001)
     records = settle(t, url, sink, topic, writers.committed(url), recovered=True)
     t.log("%d records were there before the stream was left" % sent)
-    assert check.repetitions(records) == 0, "what the topic held was sent again"
+    if failpoint in kills.RECOVER:  # the others have opened a tick, which is sent again whole
+        assert check.repetitions(records) == 0, "what the topic held was sent again"
     wait_mode(url, then)
     if then == "poll":
         assert slot_state(url) is None, "a slot that nobody reads holds WAL back"
