@@ -71,6 +71,26 @@ SKALD_MUSTUSE enum skald_rc skald_topic_ensure(struct skald_cluster *cluster,
 SKALD_MUSTUSE enum skald_rc skald_topic_offsets(struct skald_cluster *cluster,
 	const char *topic, int32_t partition, int64_t timeout_ms, int64_t *lo,
 	int64_t *hi, struct skald_err *err);
+/*
+ * What a topic is set to, its broker's defaults included: each value as text, ""
+ * when there is no such setting or nobody to ask (the dev broker). REJECT: this
+ * client may not ask (it is a right of its own), or the topic's name is invalid.
+ */
+struct skald_topic_setting {
+	const char *name; /* "min.insync.replicas" */
+	char value[64];
+};
+SKALD_MUSTUSE enum skald_rc skald_topic_settings(struct skald_cluster *cluster,
+	const char *topic, int64_t timeout_ms, struct skald_topic_setting *settings,
+	unsigned count, bool *is_there, struct skald_err *err);
+/*
+ * The topic's max.message.bytes: a batch, frame and all, that the broker takes; one
+ * record of n bytes (key, value, headers) makes one of n and about 100 more. 0 when
+ * there is no such topic. Who may not ask, and the dev broker, get
+ * SKALD_RECORD_BYTES_MAX: then the broker's refusal tells. RETRY: no answer.
+ */
+SKALD_MUSTUSE enum skald_rc skald_topic_max_bytes(struct skald_cluster *cluster,
+	const char *topic, int64_t timeout_ms, int64_t *bytes, struct skald_err *err);
 /* Brokers by "host:port", for doctor. */
 SKALD_MUSTUSE enum skald_rc skald_cluster_brokers(struct skald_cluster *cluster,
 	int64_t timeout_ms, unsigned *count, struct skald_err *err);

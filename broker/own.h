@@ -58,6 +58,10 @@ void skald__kafka_props_suspect(const struct skald_kafka_props *props,
 struct skald__suspect skald__kafka_props_take_suspect(
 	const struct skald_kafka_props *props, const char *client_id);
 
+/* --- topics.c ----------------------------------------------------------------------------- */
+
+struct rd_kafka_s *skald__cluster_handle(struct skald_cluster *cluster);
+
 /* --- client.c ----------------------------------------------------------------------------- */
 
 enum skald__client { SKALD__CLIENT_PRODUCER, SKALD__CLIENT_CONSUMER };

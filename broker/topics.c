@@ -58,6 +58,12 @@ skald_cluster_close(struct skald_cluster *cluster)
 	free(cluster);
 }
 
+struct rd_kafka_s *
+skald__cluster_handle(struct skald_cluster *cluster)
+{
+	return cluster->rk;
+}
+
 bool
 skald_cluster_is_dev(const char *cluster_id)
 {

@@ -63,8 +63,9 @@ SKALD_MUSTUSE enum skald_rc skald_outbox_add(struct pg_conn *conn,
 /* --- relay -------------------------------------------------------------------------------- */
 
 /*
- * One relay per source database; many may run, one leads (lease "relay").
- * Poll mode: snapshot difference, see relay_core.c and docs/outbox.md.
+ * One relay per source database; many may run, one leads (lease "relay"). Two ways out
+ * of the table: it is looked at in turns (poll: snapshot difference), or a replication
+ * slot streams it (wal). See relay_core.c and docs/outbox.md.
  */
 struct skald_relay;
 
@@ -81,6 +82,10 @@ struct skald_relay_conf {
 	int64_t dead_letters_ms; /* of those that are not open */
 	int64_t audit_ms;
 	struct skald_metrics *metrics; /* may be NULL */
+	bool wants_wal; /* where it is not possible the relay polls, and says why */
+	int64_t slot_limit_bytes; /* WAL held at which the slot is given up; 0: never */
+	const char *gate; /* standbys that must have what is published: application names,
+			     comma separated; NULL or "": none */
 };
 /* clang-format off */
 #define SKALD_RELAY_INIT { .struct_bytes = sizeof(struct skald_relay_conf), .source = "main", \

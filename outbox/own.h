@@ -21,11 +21,12 @@
 #include "outbox/window_core.h"
 #include "sql/sql.h"
 
-/* --- rows of a tick (tick.c) ---------------------------------------------------------------- */
+/* --- rows (feed.c) -------------------------------------------------------------------------- */
 
-/* Columns of every statement that reads rows, in this order. */
+/* Columns of everything that brings rows, in this order. */
 enum skald__column {
 	SKALD__COL_ID,
+	SKALD__COL_XID,
 	SKALD__COL_MESSAGE_ID,
 	SKALD__COL_AT,
 	SKALD__COL_TOPIC,
@@ -40,8 +41,19 @@ enum skald__column {
 	SKALD__COL_CAUSATION,
 	SKALD__COL_TRACEPARENT,
 	SKALD__COL_EXPIRES,
-	SKALD__COL_IS_LAST, /* of a head only */
+	SKALD__COLUMN_COUNT,
+	SKALD__COL_IS_LAST = SKALD__COLUMN_COUNT, /* of a head only */
 };
+
+/* One row on its way out, borrowed until it is popped: cells in PostgreSQL's binary formats. */
+struct skald__row {
+	struct skald_slice cells[SKALD__COLUMN_COUNT];
+	struct skald_position position;
+	int64_t mark; /* for the window */
+	bool is_recovered; /* of a catch-up: it may have been published before */
+};
+
+/* --- rows of a tick (tick.c) ---------------------------------------------------------------- */
 
 enum skald__asked {
 	SKALD__ASKED_NOTHING,
@@ -70,6 +82,141 @@ struct skald__tick {
 	int64_t number;
 	struct skald__reader reader;
 };
+
+/* --- mode wal (wal.c, wal_slot.c, snapshot.c) ------------------------------------------------ */
+
+/* A pg_snapshot, for looking rows up in it. */
+struct skald__snapshot {
+	uint64_t xmin, xmax;
+	uint64_t *xip; /* in progress, rising */
+	unsigned xip_count;
+};
+
+SKALD_MUSTUSE enum skald_rc skald__snapshot_parse(
+	struct skald__snapshot *s, struct skald_slice text, struct skald_err *err);
+bool skald__snapshot_sees(const struct skald__snapshot *s, uint64_t xid);
+void skald__snapshot_done(struct skald__snapshot *s);
+
+#define SKALD__QUEUE_ROWS 2048 /* a power of two: read from the stream, not produced */
+
+struct skald__queued {
+	struct skald_slice cells[SKALD__COLUMN_COUNT];
+	uint64_t lsn;
+	uint32_t ordinal;
+	int64_t mark;
+	void *buffer; /* holds the cells */
+	size_t bytes;
+};
+
+/*
+ * The stream of a slot. A row waits until the next item is here, because only then it
+ * is known whether it ends its transaction: behind that row sending can be resumed.
+ */
+struct skald__wal {
+	struct skald_stream *session; /* NULL: none */
+	bool is_started;
+	char slot[64];
+	uint64_t slot_lsn; /* where a slot that was made begins */
+	struct skald__queued *queue; /* SKALD__QUEUE_ROWS of them */
+	unsigned head, count;
+	size_t queue_bytes;
+	struct skald__queued last;
+	bool has_last;
+	bool is_in_transaction;
+	uint64_t lsn; /* of the transaction's commit record */
+	int64_t commit_us;
+	/* of each row in the window: its position, to be written down */
+	struct skald_position places[SKALD__WINDOW_SLOTS];
+	uint32_t extra; /* ordinals that a release took in transaction */
+	uint64_t extra_lsn;
+	struct skald__snapshot acked; /* rows that it sees were published before */
+	uint64_t flushed; /* everything that committed below is acknowledged */
+	uint64_t told; /* to the server, */
+	int64_t told_at_ms;
+	bool is_reply_due;
+	struct skald_buf next_snapshot; /* a mark once `flushed` has reached next_lsn */
+	uint64_t next_lsn;
+	char leave_reason[120]; /* "": none; else poll from the next LEAD on */
+	bool drop_due; /* a slot of no use is still there */
+	bool was_impossible; /* logged once */
+};
+
+/* wal.c: while streaming */
+SKALD_MUSTUSE enum skald_rc skald__wal_start(
+	struct skald_relay *r, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald__wal_read(
+	struct skald_relay *r, uint64_t count, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald__wal_record(
+	struct skald_relay *r, bool is_drained, struct skald_err *err);
+void skald__wal_peek(struct skald_relay *r, struct skald__row *row);
+void skald__wal_pop(struct skald_relay *r);
+SKALD_MUSTUSE enum skald_rc skald__wal_open(struct skald_relay *r, struct skald_err *err);
+void skald__wal_close(struct skald_relay *r);
+void skald__wal_done(struct skald_relay *r);
+/* Has a slot been made meanwhile? Is the server to be told something? */
+void skald__wal_serve(struct skald_relay *r);
+/* The stream broke: everything from what is acknowledged comes again. */
+void skald__wal_lost(struct skald_relay *r, const struct skald_err *err);
+bool skald__wal_is_quiet(
+	const struct skald_relay *r); /* nothing read or produced is under way */
+
+/* wal_slot.c: coming and going */
+SKALD_MUSTUSE enum skald_rc skald__wal_slot(struct skald_relay *r, struct skald_err *err);
+void skald__wal_slot_serve(struct skald_relay *r);
+SKALD_MUSTUSE enum skald_rc skald__wal_enter(
+	struct skald_relay *r, struct skald_err *err);
+void skald__wal_leave(struct skald_relay *r);
+/* A slot that nobody streams from any more holds WAL back: away with it. */
+SKALD_MUSTUSE enum skald_rc skald__wal_drop_slot(
+	struct skald_relay *r, struct skald_err *err);
+
+/* --- catching up (recover.c) ----------------------------------------------------------------- */
+
+/*
+ * After a slot was lost or another server took over: rows of the next tick may be in
+ * their topics already, under positions above `from`.
+ */
+struct skald__recover {
+	struct skald_position from;
+	bool is_tick; /* the open tick is the catch-up */
+	bool is_scanned;
+	struct skald_rows *topics; /* of the tick */
+	struct skald_kafka_consumer *reader;
+	struct skald_uuid *found; /* sorted once scanned */
+	size_t found_count, found_room;
+	unsigned next_topic;
+	int32_t partition, partition_count;
+	int64_t begin, end; /* of the chunk being read */
+	int64_t first_end; /* where the partition ended when it was begun */
+	int64_t at; /* next offset of the chunk */
+	int64_t idle_since_ms;
+	bool is_chunk_open, is_deep_enough;
+};
+
+/* recover_from of skald.relay, NULL slice: no catch-up. Asks for the tick's topics. */
+SKALD_MUSTUSE enum skald_rc skald__recover_begin(
+	struct skald_relay *r, struct skald_slice from, struct skald_err *err);
+/* One step of reading the topics' tails; *is_ready once it is known what is there. */
+SKALD_MUSTUSE enum skald_rc skald__recover_step(
+	struct skald_relay *r, bool *is_ready, struct skald_err *err);
+/* This row is in its topic. */
+bool skald__recover_has(const struct skald_relay *r, const struct skald_uuid *id);
+void skald__recover_done(struct skald_relay *r);
+
+/* --- gate and sleep (gate.c, doze.c) --------------------------------------------------------- */
+
+struct skald__gate {
+	char *names; /* comma separated; NULL: no gate */
+	uint64_t asked_lsn; /* once every standby has this, */
+	uint64_t asked_ordinal; /* these rows may go */
+	int64_t shut_at_ms; /* 0: it is not */
+};
+
+void skald__gate_reset(struct skald_relay *r);
+
+SKALD_MUSTUSE enum skald_rc skald__gate_ask(struct skald_relay *r, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald__doze(
+	struct skald_relay *r, bool is_asleep, struct skald_err *err);
 
 /* --- publishing (publish.c, topics.c) ------------------------------------------------------- */
 
@@ -104,7 +251,8 @@ struct skald__publisher {
 
 struct skald__relay_metrics {
 	skald_metric *published, *ticks, *leader, *inflight, *rebuilds, *lag, *truncated,
-		*fenced, *progress;
+		*fenced, *progress, *streaming, *wal_held, *wal_behind, *left, *recovered,
+		*skipped, *asleep, *woken;
 };
 
 /* One outside world: its trouble is logged once per change. */
@@ -142,11 +290,18 @@ struct skald_relay {
 	struct skald__relay_core core;
 	struct skald__window window;
 	struct skald__tick tick;
+	struct skald__wal wal;
+	struct skald__recover recover;
+	struct skald__gate gate;
+	char asleep_xid
+		[24]; /* who began before may not know that we sleep; "": we do not */
+	int64_t slot_limit_bytes;
 	struct skald__publisher publisher;
 	struct skald__ring ring;
 
 	struct skald__trouble pg;
 	struct skald__trouble broker;
+	struct skald__trouble standby; /* a gate that does not open */
 	struct skald__relay_metrics metrics;
 	pthread_mutex_t health_lock; /* guards health */
 	struct skald_relay_health health;
@@ -186,9 +341,19 @@ SKALD_MUSTUSE enum skald_rc skald__tick_query(struct skald_relay *r, const char 
 SKALD_MUSTUSE enum skald_rc skald__tick_session(
 	struct skald_sql *sql, struct skald_err *err);
 
+/* feed.c: the next row, in the order of what brings them; there must be one */
+void skald__feed_peek(struct skald_relay *r, struct skald__row *row);
+void skald__feed_pop(struct skald_relay *r);
+bool skald__feed_is_empty(const struct skald_relay *r); /* of rows that are here */
+int64_t skald__row_int(const struct skald__row *row, enum skald__column column);
+bool skald__row_uuid(
+	const struct skald__row *row, enum skald__column column, struct skald_uuid *out);
+bool skald__row_time_us(
+	const struct skald__row *row, enum skald__column column, int64_t *wall_us);
+
 /* publish.c */
 SKALD_MUSTUSE enum skald_rc skald__publish(
-	struct skald_relay *r, uint64_t count, struct skald_err *err);
+	struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err);
 /* Hand out reports: acknowledged rows, a dead producer. */
 void skald__publish_serve(struct skald_relay *r);
 /* A new producer that goes on at the first row not acknowledged. */

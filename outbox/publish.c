@@ -6,7 +6,6 @@
 
 #include <stdlib.h>
 
-#include "base/assert.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/json.h"
@@ -91,78 +90,75 @@ add_own(struct skald_relay *r, struct builder *b, struct skald_slice jsonb,
 }
 
 static struct skald_slice
-time_text(const struct skald_rows *rows, unsigned row, enum skald__column column,
+time_text(const struct skald__row *row, enum skald__column column,
 	char dst[SKALD_TIME_TEXT_BYTES], int64_t *wall_us)
 {
-	if (!skald_rows_time_us(rows, row, column, wall_us))
+	if (!skald_cell_time_us(row->cells[column], wall_us))
 		return SKALD_SLICE_NULL;
 	skald_time_format(*wall_us, dst);
 	return skald_slice_make(dst, SKALD_TIME_TEXT_BYTES - 1);
 }
 
 static enum skald_rc
-build_headers(struct skald_relay *r, const struct skald_rows *rows, unsigned row,
-	uint64_t ordinal, struct scratch *s, struct skald_record *out,
-	struct skald_err *err)
+build_headers(struct skald_relay *r, const struct skald__row *row, struct scratch *s,
+	struct skald_record *out, struct skald_err *err)
 {
 	struct builder b = { r->publisher.headers, 0 };
 	struct skald_slice at, expiry;
 	int64_t at_us = 0, expiry_us;
 	enum skald_rc rc;
 
-	at = time_text(rows, row, SKALD__COL_AT, s->time, &at_us);
-	expiry = time_text(rows, row, SKALD__COL_EXPIRES, s->expiry, &expiry_us);
-	skald_position_format((struct skald_position){ r->tick.epoch,
-				      (uint64_t)r->tick.number, (uint32_t)ordinal },
-		s->position);
+	at = time_text(row, SKALD__COL_AT, s->time, &at_us);
+	expiry = time_text(row, SKALD__COL_EXPIRES, s->expiry, &expiry_us);
+	skald_position_format(row->position, s->position);
 	ADD(&b, SKALD_H_SPECVERSION, SKALD_SLICE_LIT("1.0"));
 	ADD(&b, SKALD_H_ID, skald_slice_make(s->id, SKALD_UUID_TEXT_BYTES - 1));
-	ADD(&b, SKALD_H_SOURCE, skald_rows_get(rows, row, SKALD__COL_SOURCE));
-	ADD(&b, SKALD_H_TYPE, skald_rows_get(rows, row, SKALD__COL_TYPE));
+	ADD(&b, SKALD_H_SOURCE, row->cells[SKALD__COL_SOURCE]);
+	ADD(&b, SKALD_H_TYPE, row->cells[SKALD__COL_TYPE]);
 	ADD(&b, SKALD_H_TIME, at);
-	ADD(&b, SKALD_H_SUBJECT, skald_rows_get(rows, row, SKALD__COL_SUBJECT));
-	ADD(&b, SKALD_H_CONTENT_TYPE, skald_rows_get(rows, row, SKALD__COL_CONTENT_TYPE));
-	ADD(&b, SKALD_H_CORRELATION, skald_rows_get(rows, row, SKALD__COL_CORRELATION));
-	ADD(&b, SKALD_H_CAUSATION, skald_rows_get(rows, row, SKALD__COL_CAUSATION));
-	ADD(&b, SKALD_H_TRACEPARENT, skald_rows_get(rows, row, SKALD__COL_TRACEPARENT));
+	ADD(&b, SKALD_H_SUBJECT, row->cells[SKALD__COL_SUBJECT]);
+	ADD(&b, SKALD_H_CONTENT_TYPE, row->cells[SKALD__COL_CONTENT_TYPE]);
+	ADD(&b, SKALD_H_CORRELATION, row->cells[SKALD__COL_CORRELATION]);
+	ADD(&b, SKALD_H_CAUSATION, row->cells[SKALD__COL_CAUSATION]);
+	ADD(&b, SKALD_H_TRACEPARENT, row->cells[SKALD__COL_TRACEPARENT]);
 	ADD(&b, SKALD_H_EXPIRY, expiry);
 	ADD(&b, SKALD_H_STREAM,
 		skald_slice_make(r->tick.stream, SKALD_STREAM_TEXT_BYTES - 1));
 	ADD(&b, SKALD_H_SEQUENCE,
 		skald_slice_make(s->position, SKALD_POSITION_TEXT_BYTES - 1));
-	rc = add_own(r, &b, skald_rows_get(rows, row, SKALD__COL_HEADERS), err);
+	if (row->is_recovered)
+		ADD(&b, SKALD_H_RECOVERED, SKALD_SLICE_LIT("true"));
+	rc = add_own(r, &b, row->cells[SKALD__COL_HEADERS], err);
 	out->headers = (struct skald_headers){ b.items, b.count };
 	out->timestamp_ms = at_us / 1000;
 	return rc;
 }
 
-/* The record of one row; what it borrows is in rows, in s and in r, until the next call. */
+/* The record of one row; what it borrows is in row, in s and in r, until the next call. */
 static enum skald_rc
-build_record(struct skald_relay *r, const struct skald_rows *rows, unsigned row,
-	uint64_t ordinal, struct scratch *s, struct skald_record *out,
-	struct skald_err *err)
+build_record(struct skald_relay *r, const struct skald__row *row, struct scratch *s,
+	struct skald_record *out, struct skald_err *err)
 {
 	const struct skald__topic *topic;
 	struct skald_uuid id;
 	enum skald_rc rc;
 
-	if (!skald_rows_uuid(rows, row, SKALD__COL_MESSAGE_ID, &id))
+	if (!skald_cell_uuid(row->cells[SKALD__COL_MESSAGE_ID], &id))
 		return skald_fail(err, SKALD_REJECT, "skald", "SK001",
 			"message_id: must be a uuid");
 	skald_uuid_format(id, s->id);
-	rc = skald__topics_get(
-		r, skald_rows_get(rows, row, SKALD__COL_TOPIC), &topic, err);
+	rc = skald__topics_get(r, row->cells[SKALD__COL_TOPIC], &topic, err);
 	if (rc)
 		return rc;
 	out->topic = topic->name;
-	out->key = skald_rows_get(rows, row, SKALD__COL_KEY);
-	out->value = skald_rows_get(rows, row, SKALD__COL_DATA);
+	out->key = row->cells[SKALD__COL_KEY];
+	out->value = row->cells[SKALD__COL_DATA];
 	out->partition = skald_partition_of(
 		out->key.data ? out->key
 			      : skald_slice_make(s->id, SKALD_UUID_TEXT_BYTES - 1),
 		topic->partition_count);
-	out->tag = ordinal;
-	return build_headers(r, rows, row, ordinal, s, out, err);
+	out->tag = r->window.next;
+	return build_headers(r, row, s, out, err);
 }
 
 static uint32_t
@@ -191,42 +187,85 @@ need_producer(struct skald_relay *r, struct skald_err *err)
 	return skald_producer_create(&p->producer, r->kafka, r->client_id, err);
 }
 
-enum skald_rc
-skald__publish(struct skald_relay *r, uint64_t count, struct skald_err *err)
+/* A catch-up leaves out what is published already. */
+static bool
+is_there(struct skald_relay *r, const struct skald__row *row)
 {
-	struct skald__reader *reader = &r->tick.reader;
-	struct skald__relay_ev ev = { .kind = SKALD__EV_SENT };
+	struct skald_uuid id;
+
+	if (!row->is_recovered ||
+		!skald_cell_uuid(row->cells[SKALD__COL_MESSAGE_ID], &id) ||
+		!skald__recover_has(r, &id))
+		return false;
+	skald__window_push(&r->window, row->mark, 0);
+	(void)skald__window_ack(&r->window, r->window.next - 1);
+	atomic_fetch_add(r->metrics.skipped, 1);
+	return true;
+}
+
+/* Produce one row; *is_full: not now. */
+static enum skald_rc
+produce(struct skald_relay *r, const struct skald__row *row, bool *is_full,
+	struct skald_err *err)
+{
+	struct skald_record record;
 	struct scratch scratch;
 	enum skald_rc rc;
 
-	rc = need_producer(r, err);
-	while (!rc && ev.count < count && !ev.is_full) {
-		struct skald_record record;
-		unsigned topic_count = r->publisher.topics.count;
+	rc = build_record(r, row, &scratch, &record, err);
+	if (!rc)
+		rc = skald_producer_send(r->publisher.producer, &record, is_full, err);
+	if (!rc && !*is_full)
+		skald__window_push(&r->window, row->mark, bytes_of(&record));
+	return rc;
+}
 
-		if (skald__window_is_full(&r->window)) {
-			ev.is_full = true;
+/* Where the newest row of the window stands, to be written down once it is acknowledged. */
+static void
+note_place(struct skald_relay *r, const struct skald__row *row)
+{
+	if (r->core.is_wal)
+		r->wal.places[(r->window.next - 1) & (SKALD__WINDOW_SLOTS - 1)] =
+			row->position;
+}
+
+enum skald_rc
+skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err)
+{
+	struct skald__relay_ev ev = { .kind = SKALD__EV_SENT };
+	unsigned topic_count = r->publisher.topics.count;
+	struct skald__row row;
+	bool is_ready = true;
+	enum skald_rc rc;
+
+	rc = need_producer(r, err);
+	if (!rc)
+		rc = skald__recover_step(r, &is_ready, err);
+	if (rc || !is_ready)
+		return rc;
+	/* a topic that is new took a while: look after the lease first */
+	while (!rc && ev.count < count && r->publisher.topics.count == topic_count) {
+		ev.is_full = skald__window_is_full(&r->window);
+		if (ev.is_full)
 			break;
-		}
-		SKALD_ASSERT(reader->next < skald_rows_count(reader->rows));
-		rc = build_record(r, reader->rows, reader->next, r->window.next, &scratch,
-			&record, err);
-		if (!rc)
-			rc = skald_producer_send(
-				r->publisher.producer, &record, &ev.is_full, err);
+		skald__feed_peek(r, &row);
+		if (!is_there(r, &row))
+			rc = produce(r, &row, &ev.is_full, err);
 		if (rc || ev.is_full)
 			break;
-		skald__window_push(&r->window,
-			skald_rows_int(reader->rows, reader->next, SKALD__COL_ID, 0),
-			bytes_of(&record));
-		reader->next++;
+		note_place(r, &row);
+		skald__feed_pop(r);
 		ev.count++;
-		if (r->publisher.topics.count != topic_count)
-			break; /* that took a while: look after the lease first */
+		ev.is_between = row.mark != SKALD__NO_MARK;
+		if (to_mark && ev.is_between)
+			break;
 	}
-	if (ev.count && reader->next == skald_rows_count(reader->rows)) {
+	if (ev.count && skald__feed_is_empty(r)) {
 		skald_producer_push(r->publisher.producer);
-		SKALD_FAILPOINT(relay_after_produce);
+		if (r->core.is_wal)
+			SKALD_FAILPOINT(stream_after_produce);
+		else
+			SKALD_FAILPOINT(relay_after_produce);
 	}
 	skald__relay_tell(r, ev);
 	return rc;
@@ -298,8 +337,10 @@ skald__publish_serve(struct skald_relay *r)
 			skald__relay_trouble_over(r, &r->broker);
 	}
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_ACKED,
-				     .ordinal = r->window.done });
-	if (r->core.state == SKALD__RELAY_SENDING &&
+				     .ordinal = r->window.done,
+				     .resume = r->window.resume });
+	if ((r->core.state == SKALD__RELAY_SENDING ||
+		    r->core.state == SKALD__RELAY_STREAMING) &&
 		skald_producer_is_dead(p->producer, &err)) {
 		skald__publish_trouble(r, r->window.done,
 			p->is_refused ? &p->refusal : &err,
@@ -321,7 +362,11 @@ skald__publish_rebuild(struct skald_relay *r, struct skald_err *err)
 	if (rc)
 		return rc;
 	atomic_fetch_add(r->metrics.rebuilds, 1);
-	skald__window_reset(&r->window, r->window.done, r->window.done_id);
+	if (!r->core.is_wal)
+		skald__window_reset(&r->window, r->window.resume, r->window.resume_mark);
+	else /* the stream begins anew */
+		skald__window_reset(&r->window, 0, (int64_t)r->wal.flushed);
+	skald__gate_reset(r);
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_REBUILT,
 				     .ordinal = r->window.done });
 	return SKALD_OK;

@@ -27,7 +27,7 @@ _Static_assert(SKALD_RELAY_INFLIGHT_BYTES == 2 * 16777216, "chunk bytes are half
 
 /* clang-format off */
 #define COLUMNS \
-	"id, message_id, at, topic, key, type, source, subject, content_type, data, " \
+	"id, xid, message_id, at, topic, key, type, source, subject, content_type, data, " \
 	"headers, correlation_id, causation_id, traceparent, expires_at"
 #define ROW_BYTES \
 	"512 + coalesce(octet_length(data), 0) + coalesce(octet_length(key), 0)" \
@@ -50,11 +50,13 @@ _Static_assert(SKALD_RELAY_INFLIGHT_BYTES == 2 * 16777216, "chunk bytes are half
 	" AND pg_visible_in_snapshot(x, tick_snapshot)))"
 
 static const char sql_lead[] =
-	"SELECT held, my_stream, my_epoch, my_tick, is_open, from_id, from_ordinal, epoch_due"
-	" FROM skald.relay_lead($1::bigint, $2, 'poll')";
+	"SELECT held, my_stream, my_epoch, my_tick, is_open, from_id, from_ordinal, epoch_due,"
+	" mode, acked_lsn, acked, recover_from"
+	" FROM skald.relay_lead($1::bigint, $2, $3, nullif($4, ''))";
 static const char sql_turn[] =
-	"SELECT held, opened FROM skald.relay_turn($1::bigint, $2::bigint, $3,"
-	" $4::boolean, $5::boolean, $6::boolean)";
+	"SELECT held, opened, my_epoch, recover_from, is_quiet"
+	" FROM skald.relay_turn($1::bigint, $2::bigint, $3, $4::boolean, $5::boolean,"
+	" $6::boolean, $7::xid8)";
 static const char sql_progress[] =
 	"SELECT skald.relay_progress($1::bigint, $2::bigint, $3::bigint, $4::bigint, $5)";
 
@@ -200,7 +202,7 @@ skald__tick_ask(struct skald_relay *r, struct skald_err *err)
 	enum skald_rc rc;
 
 	if (!reader->rows) {
-		reader->last_id = r->window.done_id;
+		reader->last_id = r->window.resume_mark;
 		rc = ask_rest(r, SKALD__ASKED_HEAD, err);
 	} else if (!reader->map) {
 		rc = ask_rest(r, SKALD__ASKED_MAP, err);
@@ -287,17 +289,50 @@ lost(struct skald_relay *r)
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_LOST });
 }
 
+/* What relay_lead answered, made ours. */
+static enum skald_rc
+take_lead(struct skald_relay *r, const struct skald_rows *rows,
+	struct skald__relay_ev *ev, struct skald_err *err)
+{
+	enum skald_rc rc = SKALD_OK;
+
+	(void)skald_slice_copy(
+		skald_rows_get(rows, 0, 1), r->tick.stream, sizeof(r->tick.stream));
+	r->tick.epoch = (uint32_t)skald_rows_int(rows, 0, 2, 0);
+	r->tick.number = skald_rows_int(rows, 0, 3, 0);
+	ev->is_wal = skald_slice_is_text(skald_rows_get(rows, 0, 8), "wal");
+	ev->tick = r->tick.number;
+	ev->is_open = skald_rows_bool(rows, 0, 4);
+	ev->ordinal = (uint64_t)skald_rows_int(rows, 0, 6, 0);
+	ev->epoch_due = skald_rows_bool(rows, 0, 7);
+	if (ev->is_wal) {
+		r->wal.flushed = (uint64_t)skald_rows_int(rows, 0, 9, 0);
+		return skald__snapshot_parse(
+			&r->wal.acked, skald_rows_get(rows, 0, 10), err);
+	}
+	skald__window_reset(&r->window, ev->ordinal, skald_rows_int(rows, 0, 5, -1));
+	if (skald_rows_get(rows, 0, 11).data) {
+		r->wal.drop_due = true;
+		SKALD_FAILPOINT(recover_after_leave);
+	}
+	if (ev->is_open)
+		rc = skald__recover_begin(r, skald_rows_get(rows, 0, 11), err);
+	return rc;
+}
+
 enum skald_rc
 skald__tick_lead(struct skald_relay *r, struct skald_err *err)
 {
+	bool wants_wal = r->core.conf.wants_wal && !r->wal.leave_reason[0];
 	char term[24];
 	struct skald_param params[] = { skald_param_int(r->lease.term, term),
-		skald_param_text(r->owner) };
+		skald_param_text(r->owner), skald_param_text(wants_wal ? "wal" : "poll"),
+		skald_param_text(r->wal.leave_reason) };
 	struct skald__relay_ev ev = { .kind = SKALD__EV_LED };
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;
 
-	rc = skald__tick_query(r, sql_lead, params, 2, &rows, err);
+	rc = skald__tick_query(r, sql_lead, params, 4, &rows, err);
 	if (rc)
 		return rc;
 	if (skald_rows_count(rows) != 1 || !skald_rows_bool(rows, 0, 0)) {
@@ -306,16 +341,18 @@ skald__tick_lead(struct skald_relay *r, struct skald_err *err)
 		return SKALD_OK;
 	}
 	skald__tick_drop(r);
-	(void)skald_slice_copy(
-		skald_rows_get(rows, 0, 1), r->tick.stream, sizeof(r->tick.stream));
-	r->tick.epoch = (uint32_t)skald_rows_int(rows, 0, 2, 0);
-	r->tick.number = skald_rows_int(rows, 0, 3, 0);
-	ev.tick = r->tick.number;
-	ev.is_open = skald_rows_bool(rows, 0, 4);
-	ev.ordinal = (uint64_t)skald_rows_int(rows, 0, 6, 0);
-	ev.epoch_due = skald_rows_bool(rows, 0, 7);
-	skald__window_reset(&r->window, ev.ordinal, skald_rows_int(rows, 0, 5, -1));
+	skald__wal_close(r);
+	skald__recover_done(r);
+	skald__gate_reset(r);
+	rc = take_lead(r, rows, &ev, err);
 	skald_rows_free(rows);
+	if (!rc) /* whatever the last leader left: we are awake */
+		rc = skald__doze(r, false, err);
+	if (!rc && !ev.is_wal && (r->wal.drop_due || !r->core.conf.wants_wal))
+		rc = skald__wal_drop_slot(r, err);
+	if (rc)
+		return rc;
+	r->wal.leave_reason[0] = '\0';
 	skald__relay_tell(r, ev);
 	return SKALD_OK;
 }
@@ -342,7 +379,8 @@ send_turn(
 	struct skald_param turn[] = { term_param, SKALD_PARAM_NULL, SKALD_PARAM_NULL,
 		skald_param_text(todo->open_next ? "t" : "f"),
 		skald_param_text(todo->mark ? "t" : "f"),
-		skald_param_text(todo->advance ? "t" : "f") };
+		skald_param_text(todo->advance ? "t" : "f"),
+		skald_param_text(r->asleep_xid[0] ? r->asleep_xid : NULL) };
 	struct skald_param head[] = { term_param,
 		skald_param_int(r->tick.number + 1, next), skald_param_text("-1") };
 	enum skald_rc rc;
@@ -359,7 +397,7 @@ send_turn(
 		rc = skald_pipe_send(r->work, "BEGIN ISOLATION LEVEL READ COMMITTED",
 			NULL, 0, true, err);
 	if (!rc)
-		rc = skald_pipe_send(r->work, sql_turn, turn, 6, true, err);
+		rc = skald_pipe_send(r->work, sql_turn, turn, 7, true, err);
 	if (!rc && todo->open_next)
 		rc = skald_pipe_send(r->work, sql_head, head, 3, true, err);
 	if (!rc)
@@ -389,11 +427,34 @@ take_turn(struct skald_relay *r, const struct skald__relay_do *todo,
 	return rc;
 }
 
+/* The next tick is open. */
+static enum skald_rc
+take_open(struct skald_relay *r, const struct skald_rows *turn, struct skald_rows **head,
+	struct skald__relay_ev *ev, struct skald_err *err)
+{
+	enum skald_rc rc;
+
+	SKALD_FAILPOINT(relay_after_tick);
+	r->tick.number = ev->tick;
+	skald__window_reset(&r->window, 0, -1);
+	skald__gate_reset(r);
+	ev->count = skald_rows_count(*head);
+	ev->is_end = adopt(&r->tick.reader, *head);
+	*head = NULL;
+	SKALD_FAILPOINT(relay_after_read);
+	rc = skald__recover_begin(r, skald_rows_get(turn, 0, 3), err);
+	if (!rc && r->recover.is_tick)
+		atomic_fetch_add(r->metrics.recovered, 1);
+	return rc;
+}
+
 enum skald_rc
 skald__tick_turn(
 	struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err *err)
 {
-	struct skald__relay_ev ev = { .kind = SKALD__EV_TURNED, .is_marked = todo->mark };
+	struct skald__relay_ev ev = { .kind = SKALD__EV_TURNED,
+		.is_marked = todo->mark,
+		.is_open = todo->open_next };
 	struct skald_rows *turn = NULL, *head = NULL;
 	int64_t began_ms = skald_mono_ms();
 	enum skald_rc rc;
@@ -408,18 +469,15 @@ skald__tick_turn(
 		goto out;
 	}
 	skald__tick_drop(r);
+	skald__recover_done(r);
 	ev.took_ms = skald_mono_ms() - began_ms;
 	ev.tick = skald_rows_int(turn, 0, 1, 0);
-	if (ev.tick) {
-		SKALD_FAILPOINT(relay_after_tick);
-		r->tick.number = ev.tick;
-		skald__window_reset(&r->window, 0, -1);
-		ev.count = skald_rows_count(head);
-		ev.is_end = adopt(&r->tick.reader, head);
-		head = NULL;
-		SKALD_FAILPOINT(relay_after_read);
-	}
-	skald__relay_tell(r, ev);
+	ev.is_quiet = skald_rows_bool(turn, 0, 4);
+	r->tick.epoch = (uint32_t)skald_rows_int(turn, 0, 2, r->tick.epoch);
+	if (ev.tick)
+		rc = take_open(r, turn, &head, &ev, err);
+	if (!rc)
+		skald__relay_tell(r, ev);
 out:
 	skald_rows_free(turn);
 	skald_rows_free(head);
@@ -431,10 +489,10 @@ enum skald_rc
 skald__tick_progress(struct skald_relay *r, struct skald_err *err)
 {
 	char term[24], tick[24], id[24], ordinal[24], position[SKALD_POSITION_TEXT_BYTES];
-	uint64_t done = r->window.done;
+	uint64_t done = r->window.resume;
 	struct skald_param params[] = { skald_param_int(r->lease.term, term),
 		skald_param_int(r->tick.number, tick),
-		skald_param_int(r->window.done_id, id),
+		skald_param_int(r->window.resume_mark, id),
 		skald_param_int((int64_t)done, ordinal), SKALD_PARAM_NULL };
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;

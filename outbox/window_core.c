@@ -9,6 +9,7 @@
  * W1  done <= next, and next - done <= SKALD_RELAY_INFLIGHT_ROWS.
  * W2  The ordinal `done` itself is not acknowledged, unless done == next.
  * W3  inflight_bytes is the sum over the ordinals in done..next without an A.
+ * W4  resume <= done, and no row in resume..done has a mark.
  */
 #include "outbox/window_core.h"
 
@@ -29,10 +30,10 @@ is_acked(const struct skald__window *w, unsigned slot)
 }
 
 void
-skald__window_reset(struct skald__window *w, uint64_t ordinal, int64_t id)
+skald__window_reset(struct skald__window *w, uint64_t ordinal, int64_t mark)
 {
-	w->done = w->next = ordinal;
-	w->done_id = id;
+	w->done = w->next = w->resume = ordinal;
+	w->resume_mark = mark;
 	w->inflight_bytes = 0;
 	memset(w->acked, 0, sizeof(w->acked));
 }
@@ -45,12 +46,12 @@ skald__window_is_full(const struct skald__window *w)
 }
 
 void
-skald__window_push(struct skald__window *w, int64_t id, uint32_t bytes)
+skald__window_push(struct skald__window *w, int64_t mark, uint32_t bytes)
 {
 	unsigned slot = slot_of(w->next);
 
 	SKALD_ASSERT(!skald__window_is_full(w)); /* W1 */
-	w->ids[slot] = id;
+	w->marks[slot] = mark;
 	w->bytes[slot] = bytes;
 	w->inflight_bytes += bytes;
 	w->next++;
@@ -67,8 +68,11 @@ skald__window_ack(struct skald__window *w, uint64_t ordinal)
 	w->inflight_bytes -= w->bytes[slot];
 	while (w->done < w->next && is_acked(w, slot = slot_of(w->done))) {
 		w->acked[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
-		w->done_id = w->ids[slot];
 		w->done++;
+		if (w->marks[slot] == SKALD__NO_MARK)
+			continue;
+		w->resume = w->done;
+		w->resume_mark = w->marks[slot];
 	}
 	return true;
 }

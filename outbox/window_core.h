@@ -13,22 +13,29 @@
 
 _Static_assert(SKALD__WINDOW_SLOTS >= SKALD_RELAY_INFLIGHT_ROWS, "window too small");
 
-/* Ordinals count the rows of one tick from 0. */
+#define SKALD__NO_MARK INT64_MIN /* a row behind which nothing can be resumed */
+
+/*
+ * Ordinals count rows from 0: of one tick, or of the stream since it was started. A
+ * mark says how to go on behind its row: its outbox id (poll), the end of its
+ * transaction (wal); rows in the middle of something have none.
+ */
 struct skald__window {
 	uint64_t done; /* every ordinal below is acknowledged */
 	uint64_t next; /* the next to be produced */
-	int64_t done_id; /* outbox id of ordinal done - 1; -1: none */
+	uint64_t resume; /* behind the last acknowledged row that has a mark, */
+	int64_t resume_mark; /* which is this */
 	uint64_t inflight_bytes; /* of rows produced and not acknowledged */
 	uint64_t acked[SKALD__WINDOW_SLOTS / 64]; /* a bit per ordinal in done..next */
-	int64_t ids[SKALD__WINDOW_SLOTS];
+	int64_t marks[SKALD__WINDOW_SLOTS];
 	uint32_t bytes[SKALD__WINDOW_SLOTS];
 };
 
-/* Begin at ordinal: everything below it is done, the last of it is row id. */
-void skald__window_reset(struct skald__window *w, uint64_t ordinal, int64_t id);
+/* Begin at ordinal: everything below it is done, and may be resumed at mark. */
+void skald__window_reset(struct skald__window *w, uint64_t ordinal, int64_t mark);
 bool skald__window_is_full(const struct skald__window *w);
-/* Ordinal next is produced: row id, of so many bytes. The window must not be full. */
-void skald__window_push(struct skald__window *w, int64_t id, uint32_t bytes);
+/* Ordinal next is produced: a row of so many bytes. The window must not be full. */
+void skald__window_push(struct skald__window *w, int64_t mark, uint32_t bytes);
 /* Acknowledged, in any order; false when that ordinal is not in flight (a bug of the caller). */
 bool skald__window_ack(struct skald__window *w, uint64_t ordinal);
 

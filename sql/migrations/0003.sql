@@ -54,3 +54,7 @@ CREATE TABLE skald.relay_topic (
 
 -- Set while the relay sleeps: then, and only then, a writer wakes it by NOTIFY.
 CREATE SEQUENCE skald.relay_sleep MINVALUE 0 START 0;
+
+-- Made anew with more arguments and answers by functions/relay.sql.
+DROP FUNCTION IF EXISTS skald.relay_lead(bigint, text, text);
+DROP FUNCTION IF EXISTS skald.relay_turn(bigint, bigint, text, boolean, boolean, boolean);

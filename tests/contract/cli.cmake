@@ -1,6 +1,6 @@
 # `skald` as its users run it: a program, a private PostgreSQL, exit status and output.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
-foreach(unit usage verbs letters sagas adopt)
+foreach(unit usage verbs letters sagas adopt parked relays)
 	add_test(NAME contract.cli.${unit} COMMAND ${Python3_EXECUTABLE}
 		${CMAKE_CURRENT_SOURCE_DIR}/contract/cli/${unit}.py)
 	set_tests_properties(contract.cli.${unit} PROPERTIES TIMEOUT 180 LABELS contract

@@ -6,3 +6,7 @@ foreach(unit barrier barrier_use)
 	skald_test(NAME contract.sql.${unit} TIMEOUT 120
 		SOURCES contract/sql/${unit}.c contract/sql/barrier_kit.c support/pg.c)
 endforeach()
+foreach(unit stream stream_faults)
+	skald_test(NAME contract.sql.${unit} TIMEOUT 120
+		SOURCES contract/sql/${unit}.c contract/sql/stream_kit.c support/pg.c)
+endforeach()

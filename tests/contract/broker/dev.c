@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/limits.h"
 #include "tests/support/check.h"
 
 extern char **environ;
@@ -118,7 +119,7 @@ send_and_read(const char *address, struct skald_kafka_props *props)
 	char id[SKALD_CLUSTER_ID_BYTES] = "", text[64];
 	int32_t count = -1;
 	unsigned brokers = 0;
-	int64_t lo = -1, hi = -1;
+	int64_t lo = -1, hi = -1, bytes = -1;
 	struct kit_log log;
 
 	CU_ASSERT_EQUAL_FATAL(skald_cluster_open(&cluster, props, &err), SKALD_OK);
@@ -144,6 +145,10 @@ send_and_read(const char *address, struct skald_kafka_props *props)
 	CU_ASSERT_EQUAL(
 		skald_topic_ensure(cluster, "no/slash", &conf, 5000, &count, &err),
 		SKALD_REJECT);
+	/* it has no admin calls: our own limit, without asking */
+	CU_ASSERT_EQUAL(
+		skald_topic_max_bytes(cluster, "orders", 5000, &bytes, &err), SKALD_OK);
+	CU_ASSERT_EQUAL(bytes, SKALD_RECORD_BYTES_MAX);
 	CU_ASSERT_EQUAL(skald_producer_create(&p, props, "dev", &err), SKALD_OK);
 	CU_ASSERT_EQUAL(kit_send(p, "orders", 1, 3), 3);
 	CU_ASSERT(kit_await(p, &reports, 3, 10000));

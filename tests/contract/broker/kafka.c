@@ -109,6 +109,42 @@ makes_topics(void)
 }
 
 static void
+tells_what_a_topic_is_set_to(void)
+{
+	struct skald_topic_setting settings[] = { { .name = "min.insync.replicas" },
+		{ .name = "no.such.setting" }, { .name = "cleanup.policy" } };
+	struct skald_cluster *cluster = open_cluster();
+	struct skald_err err = SKALD_ERR_INIT;
+	const char *topic = new_topic("set");
+	int64_t bytes = -1;
+	bool is_there = true;
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(cluster);
+	CU_ASSERT_EQUAL(
+		skald_topic_max_bytes(cluster, topic, 10000, &bytes, &err), SKALD_OK);
+	CU_ASSERT_EQUAL(bytes, 0); /* not there, and not made by asking */
+	CU_ASSERT_EQUAL(
+		skald_topic_settings(cluster, topic, 10000, settings, 3, &is_there, &err),
+		SKALD_OK);
+	CU_ASSERT_FALSE(is_there);
+	CU_ASSERT(make_topic(topic, 1));
+	CU_ASSERT_EQUAL(
+		skald_topic_max_bytes(cluster, topic, 10000, &bytes, &err), SKALD_OK);
+	CU_ASSERT_EQUAL(bytes, SKALD_RECORD_BYTES_MAX + 64 * 1024);
+	CU_ASSERT_EQUAL(
+		skald_topic_settings(cluster, topic, 10000, settings, 3, &is_there, &err),
+		SKALD_OK);
+	CU_ASSERT(is_there);
+	CU_ASSERT_STRING_EQUAL(settings[0].value, "1");
+	CU_ASSERT_STRING_EQUAL(settings[1].value, "");
+	CU_ASSERT_STRING_EQUAL(settings[2].value, "delete");
+	CU_ASSERT_EQUAL(skald_topic_settings(
+				cluster, "no/topic", 10000, settings, 3, &is_there, &err),
+		SKALD_REJECT);
+	skald_cluster_close(cluster);
+}
+
+static void
 carries_records(void)
 {
 	const char *topic = new_topic("carry");
@@ -420,6 +456,7 @@ main(void)
 	static const struct check_case cases[] = {
 		CHECK(is_no_mock),
 		CHECK(makes_topics),
+		CHECK(tells_what_a_topic_is_set_to),
 		CHECK(carries_records),
 		CHECK(makes_no_topic_by_sending),
 		CHECK(consumes),

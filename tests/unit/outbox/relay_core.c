@@ -49,7 +49,8 @@ core_in(enum skald__relay_state state)
 		return c;
 	see(&c, (ev){ .kind = SKALD__EV_SENT, .count = 10 }, 1000);
 	if (state == SKALD__RELAY_RECORDING)
-		see(&c, (ev){ .kind = SKALD__EV_ACKED, .ordinal = 10 }, 1000);
+		see(&c, (ev){ .kind = SKALD__EV_ACKED, .ordinal = 10, .resume = 10 },
+			1000);
 	if (state == SKALD__RELAY_REBUILDING)
 		see(&c, (ev){ .kind = SKALD__EV_DEAD, .at_ms = 1000 }, 1000);
 	if (state == SKALD__RELAY_GONE)
@@ -82,7 +83,7 @@ static const struct row {
 	{ STANDBY, { .kind = SKALD__EV_FAILED, .at_ms = 1500 }, DOWN, SKALD__DO_WAIT },
 	{ STANDBY, { .kind = SKALD__EV_TURNED, .tick = 9 }, STANDBY,
 		SKALD__DO_TAKE_LEASE },
-	{ STANDBY, { .kind = SKALD__EV_ACKED, .ordinal = 9 }, STANDBY,
+	{ STANDBY, { .kind = SKALD__EV_ACKED, .ordinal = 9, .resume = 9 }, STANDBY,
 		SKALD__DO_TAKE_LEASE },
 	{ ELECTED, { .kind = SKALD__EV_LED, .tick = 4 }, IDLE, SKALD__DO_TURN },
 	{ ELECTED, { .kind = SKALD__EV_LED, .tick = 4, .is_open = true, .ordinal = 7 },
@@ -374,7 +375,9 @@ live(struct world *w)
 		w->acked[w->in_flight_from++] = true;
 	if (w->has_producer && w->in_flight_from > w->window_done) {
 		w->window_done = w->in_flight_from;
-		tell(w, (ev){ .kind = SKALD__EV_ACKED, .ordinal = w->window_done });
+		tell(w, (ev){ .kind = SKALD__EV_ACKED,
+				.ordinal = w->window_done,
+				.resume = w->window_done });
 	}
 	if (one_in(w, 300))
 		tell(w, (ev){ .kind = SKALD__EV_DEAD, .at_ms = w->now_ms + 5 });

@@ -27,11 +27,33 @@ acknowledgements_in_any_order_make_one_number(void)
 	CU_ASSERT(skald__window_ack(w, 2));
 	CU_ASSERT(skald__window_ack(w, 1));
 	CU_ASSERT_EQUAL(w->done, 0);
-	CU_ASSERT_EQUAL(w->done_id, -1);
+	CU_ASSERT_EQUAL(w->resume_mark, -1);
 	CU_ASSERT(skald__window_ack(w, 0));
 	CU_ASSERT_EQUAL(w->done, 3);
-	CU_ASSERT_EQUAL(w->done_id, 102);
+	CU_ASSERT_EQUAL(w->resume_mark, 102);
 	CU_ASSERT_EQUAL(w->inflight_bytes, 20);
+	free(w);
+}
+
+/* W4 */
+static void
+nothing_is_resumed_behind_a_row_without_a_mark(void)
+{
+	struct skald__window *w = make(0, -1);
+
+	skald__window_push(w, 100, 1);
+	skald__window_push(w, SKALD__NO_MARK, 1);
+	skald__window_push(w, SKALD__NO_MARK, 1);
+	skald__window_push(w, 103, 1);
+	CU_ASSERT(skald__window_ack(w, 0));
+	CU_ASSERT(skald__window_ack(w, 1));
+	CU_ASSERT(skald__window_ack(w, 2));
+	CU_ASSERT_EQUAL(w->done, 3);
+	CU_ASSERT_EQUAL(w->resume, 1);
+	CU_ASSERT_EQUAL(w->resume_mark, 100);
+	CU_ASSERT(skald__window_ack(w, 3));
+	CU_ASSERT_EQUAL(w->resume, 4);
+	CU_ASSERT_EQUAL(w->resume_mark, 103);
 	free(w);
 }
 
@@ -49,7 +71,7 @@ what_is_not_in_flight_cannot_be_acknowledged(void)
 	CU_ASSERT(skald__window_ack(w, 7));
 	CU_ASSERT(!skald__window_ack(w, 7));
 	CU_ASSERT_EQUAL(w->done, 9);
-	CU_ASSERT_EQUAL(w->done_id, 72);
+	CU_ASSERT_EQUAL(w->resume_mark, 72);
 	free(w);
 }
 
@@ -108,7 +130,7 @@ agrees_with_a_list_of_flags(void)
 		}
 		wrong += w->done != done || w->next != next ||
 			 w->inflight_bytes != bytes ||
-			 w->done_id != (done ? (int64_t)(done - 1) * 3 : -1);
+			 w->resume_mark != (done ? (int64_t)(done - 1) * 3 : -1);
 	}
 	CU_ASSERT_EQUAL(wrong, 0);
 	free(acked);
@@ -120,6 +142,7 @@ main(void)
 {
 	static const struct check_case cases[] = {
 		CHECK(acknowledgements_in_any_order_make_one_number),
+		CHECK(nothing_is_resumed_behind_a_row_without_a_mark),
 		CHECK(what_is_not_in_flight_cannot_be_acknowledged),
 		CHECK(is_full_by_rows_and_by_bytes),
 		CHECK(agrees_with_a_list_of_flags),

@@ -1,0 +1,46 @@
+/*
+ * feed.c - what brings rows to the publisher: one place that says which is next,
+ * and what its position is.
+ */
+#include "outbox/own.h"
+
+#include "base/assert.h"
+
+/* --- the next row ---------------------------------------------------------------------------- */
+
+void
+skald__feed_peek(struct skald_relay *r, struct skald__row *row)
+{
+	const struct skald__reader *reader = &r->tick.reader;
+
+	if (r->core.is_wal) {
+		skald__wal_peek(r, row);
+		return;
+	}
+	SKALD_ASSERT(reader->rows && reader->next < skald_rows_count(reader->rows));
+	for (unsigned c = 0; c < SKALD__COLUMN_COUNT; c++)
+		row->cells[c] = skald_rows_get(reader->rows, reader->next, c);
+	row->position = (struct skald_position){ r->tick.epoch, (uint64_t)r->tick.number,
+		(uint32_t)r->window.next };
+	row->mark = skald_cell_int(row->cells[SKALD__COL_ID], -1);
+	row->is_recovered = r->recover.is_tick;
+}
+
+void
+skald__feed_pop(struct skald_relay *r)
+{
+	if (r->core.is_wal)
+		skald__wal_pop(r);
+	else
+		r->tick.reader.next++;
+}
+
+bool
+skald__feed_is_empty(const struct skald_relay *r)
+{
+	const struct skald__reader *reader = &r->tick.reader;
+
+	if (r->core.is_wal)
+		return r->wal.count == 0;
+	return !reader->rows || reader->next == skald_rows_count(reader->rows);
+}
