@@ -101,8 +101,9 @@ class PlainReader:
                          "plain", "--start", "-f", self.out, "--status-interval=1",
                          "--fsync-interval=1", "--no-loop"], "plain")
         wait_until(lambda: set(ids) <= set(self.seen()), 30, "the plain reader to have all")
-        wait_until(lambda: psql(self.url, """SELECT 1 FROM pg_replication_slots WHERE slot_name =
-            'plain' AND confirmed_flush_lsn >= pg_current_wal_lsn() - 0"""), 20,
+        here = psql(self.url, "SELECT pg_current_wal_lsn()")[0][0]
+        wait_until(lambda: psql(self.url, "SELECT 1 FROM pg_replication_slots WHERE slot_name ="
+                                " 'plain' AND confirmed_flush_lsn >= '%s'" % here), 20,
                    "the plain reader to confirm")
         p.term()
 
