@@ -191,6 +191,8 @@ struct skald__recover {
 	int64_t at; /* next offset of the chunk */
 	int64_t idle_since_ms;
 	bool is_chunk_open, is_deep_enough;
+	bool is_stopped; /* the partition cannot be read: */
+	struct skald_err why;
 };
 
 /* recover_from of skald.relay, NULL slice: no catch-up. Asks for the tick's topics. */

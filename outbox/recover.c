@@ -136,11 +136,25 @@ topic_of(const struct skald__recover *c)
 	return skald_rows_get(c->topics, c->next_topic, 0).data;
 }
 
+/* A partition that cannot be read any more: the catch-up begins again. */
+static void
+on_stopped(const char *topic, int32_t partition, const struct skald_err *err, void *ctx)
+{
+	struct skald__recover *c = ctx;
+
+	(void)topic;
+	(void)partition;
+	c->is_stopped = true;
+	c->why = *err;
+}
+
 static enum skald_rc
 need_reader(struct skald_relay *r, struct skald_err *err)
 {
 	struct skald_kafka_consumer_conf conf = { .group = "skald-relay",
-		.client_id = r->client_id };
+		.client_id = r->client_id,
+		.on_stopped = on_stopped,
+		.ctx = &r->recover };
 
 	if (!r->publisher.cluster) {
 		enum skald_rc rc =
@@ -233,6 +247,11 @@ read_some(struct skald_relay *r, struct skald_err *err)
 	enum skald_rc rc;
 
 	skald_kafka_consumer_serve(c->reader);
+	if (c->is_stopped) {
+		*err = c->why;
+		c->is_stopped = c->is_chunk_open = false;
+		return SKALD_RETRY;
+	}
 	rc = skald_kafka_records_take(c->reader, TAKE_RECORDS, &records, err);
 	if (rc)
 		return rc;

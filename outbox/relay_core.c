@@ -359,7 +359,8 @@ see_other(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 	} else if (ev->kind == SKALD__EV_READ && is_streaming) {
 		c->here += ev->count;
 		c->is_dry = ev->is_end;
-	} else if (ev->kind == SKALD__EV_LEFT && is_streaming) {
+	} else if (ev->kind == SKALD__EV_LEFT &&
+		   (is_streaming || c->state == SKALD__RELAY_OPENING)) {
 		c->slot_at_ms = ev->at_ms;
 		c->state = SKALD__RELAY_ELECTED;
 	} else if (ev->kind == SKALD__EV_GATED) {

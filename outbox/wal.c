@@ -24,6 +24,7 @@
 
 #define QUEUE_BYTES_MAX (8 * 1024 * 1024) /* read, not produced; one row may be as big */
 #define STATUS_MS       200 /* how often the server is told that we got on */
+#define REPLY_MS        50 /* a server that stops asks in a loop */
 #define STATUS_QUIET_MS 10000 /* and that we live; wal_sender_timeout is a minute */
 #define SNAPSHOT_BYTES  (1024 * 1024)
 #define CONNECT_MS      3000
@@ -359,8 +360,9 @@ skald__wal_serve(struct skald_relay *r)
 		return;
 	}
 	follow_window(r);
-	if (!w->is_reply_due && now_ms - w->told_at_ms < STATUS_QUIET_MS &&
-		(w->flushed <= w->told || now_ms - w->told_at_ms < STATUS_MS))
+	if (now_ms - w->told_at_ms < (w->is_reply_due               ? REPLY_MS
+					     : w->flushed > w->told ? STATUS_MS
+								    : STATUS_QUIET_MS))
 		return;
 	if (skald_stream_status(w->session, w->flushed, &err)) {
 		skald__wal_lost(r, &err);
