@@ -18,8 +18,7 @@ enum skald_rc
 skald__saga_sweep(struct skald_orchestrator *o, int64_t now_ms, struct skald_err *err)
 {
 	char retention[32], max[24];
-	struct skald_param params[] = { skald_param_text(retention),
-		skald_param_int(SWEEP_MAX, max) };
+	struct skald_param params[2];
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;
 
@@ -29,6 +28,8 @@ skald__saga_sweep(struct skald_orchestrator *o, int64_t now_ms, struct skald_err
 	o->sweep_at_ms = now_ms + SWEEP_IDLE_MS;
 	(void)snprintf(
 		retention, sizeof(retention), "%" PRId64 " ms", o->conf.retention_ms);
+	params[0] = skald_param_text(retention);
+	params[1] = skald_param_int(SWEEP_MAX, max);
 	rc = skald_sql_query(o->sql,
 		"SELECT skald.orchestrator_sweep($1::interval, $2::int)", params, 2,
 		false, &rows, err);
