@@ -632,4 +632,5 @@ BEGIN
                                       WHERE NOT skald.barrier_may_reply_to(t.topic)) THEN
         PERFORM skald.refuse('SK001', 'ce_replyto: must match skald.reply_topics');
     END IF;
+    PERFORM skald.outbox_wake();
 END $$;
