@@ -79,6 +79,10 @@ const struct skald_option skald__options[] = {
 
 	{ "retention", "outbox", SKALD_OPTION_DURATION, "1d", 0, CENTURY, NULL,
 		"published rows of the outbox" },
+	{ "retention", "sagas", SKALD_OPTION_DURATION, "90d", 0, CENTURY, NULL,
+		"finished sagas; their names, keys and ids stay for ever" },
+	{ "retention", "barrier", SKALD_OPTION_DURATION, "400d", 0, CENTURY, NULL,
+		"what participants remember of commands, at least" },
 	{ "retention", "consumed", SKALD_OPTION_DURATION, "14d", 0, CENTURY, NULL,
 		"ids remembered by consume_once" },
 	{ "retention", "dead_letters", SKALD_OPTION_DURATION, "90d", 0, CENTURY, NULL,

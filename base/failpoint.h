@@ -30,6 +30,12 @@
 	X(stream_after_status, "relay: the slot is told how far we are") \
 	X(recover_after_leave, "relay: mode poll is recorded, the topics not looked at") \
 	X(recover_after_scan, "relay: it is known what the topics hold, nothing is sent") \
+	X(park_after_insert, "relay: rows are parked, not counted as acknowledged") \
+	X(release_after_load, "relay: a key is let out, nothing of it is produced") \
+	X(release_after_produce, "relay: the last row that was let out is produced") \
+	X(rebuild_after_destroy, "relay: the dead producer is gone, none follows") \
+	X(topics_after_grow, \
+		"relay: a topic's new partition count is recorded, not used") \
 	X(runner_after_begin, \
 		"consumer: the batch transaction is open, no handler has run") \
 	X(runner_after_handler, \

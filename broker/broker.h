@@ -53,6 +53,16 @@ bool skald_cluster_is_dev(const char *cluster_id); /* mockCluster...: the dev br
  */
 SKALD_MUSTUSE enum skald_rc skald_topic_partitions(struct skald_cluster *cluster,
 	const char *topic, int64_t timeout_ms, int32_t *count, struct skald_err *err);
+/*
+ * The same of many, sorted by name, by one question: 0 also for those that this client
+ * may not see.
+ */
+SKALD_MUSTUSE enum skald_rc skald_topics_partitions(struct skald_cluster *cluster,
+	const char *const *topics, unsigned count, int64_t timeout_ms, int32_t *counts,
+	struct skald_err *err);
+/* How many copies its partitions have, at least; 0 when it does not exist. */
+SKALD_MUSTUSE enum skald_rc skald_topic_replicas(struct skald_cluster *cluster,
+	const char *topic, int64_t timeout_ms, int32_t *count, struct skald_err *err);
 
 struct skald_topic_conf {
 	int32_t partitions; /* 8 */
@@ -141,6 +151,10 @@ unsigned skald_producer_serve(
 int skald_producer_fd(struct skald_producer *producer);
 /* True once every record sent has its report; until then a dying one is `full`. */
 bool skald_producer_is_dead(const struct skald_producer *producer, struct skald_err *why);
+/* Records are compressed: what a broker measures is less than what was sent. */
+bool skald_producer_is_compressing(const struct skald_producer *producer);
+/* An answer about the record, the topic or the rights on it, not trouble on the way. */
+bool skald_kafka_is_refusal(const struct skald_err *err);
 /* Send what lingers now: nothing to do unless the user raised linger.ms (0); blocks 1 ms. */
 void skald_producer_push(struct skald_producer *producer);
 /* The last broker-side complaint (all brokers down, ...) since the last call; false if none. */

@@ -10,6 +10,7 @@
 
 #include <librdkafka/rdkafka.h>
 #include <stdarg.h>
+#include <stdlib.h>
 
 enum skald_rc
 skald__kafka_rc(int code)
@@ -42,6 +43,13 @@ skald__kafka_rc(int code)
 		if (code == rejects[i])
 			return SKALD_REJECT;
 	return SKALD_RETRY;
+}
+
+bool
+skald_kafka_is_refusal(const struct skald_err *err)
+{
+	return strcmp(err->origin, "kafka") == 0 &&
+	       skald__kafka_rc((int)strtol(err->code, NULL, 10)) == SKALD_REJECT;
 }
 
 static enum skald_rc fail(struct skald_err *err, enum skald_rc rc, int code,

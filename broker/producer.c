@@ -49,6 +49,7 @@ struct skald_producer {
 	const struct skald_kafka_props *props;
 	char *client_id;
 	bool is_lingering; /* the user raised linger.ms */
+	bool is_compressing;
 	struct topic_slot topics[TOPIC_SLOTS];
 	unsigned topic_count;
 	uint64_t pending; /* sent, not reported */
@@ -107,6 +108,17 @@ has_linger(const rd_kafka_conf_t *conf)
 	       strtod(value, NULL) > 0;
 }
 
+static bool
+has_compression(const rd_kafka_conf_t *conf)
+{
+	char value[32];
+	size_t bytes = sizeof(value);
+
+	return rd_kafka_conf_get(conf, "compression.codec", value, &bytes) ==
+		       RD_KAFKA_CONF_OK &&
+	       strcmp(value, "none") != 0;
+}
+
 enum skald_rc
 skald_producer_create(struct skald_producer **out, const struct skald_kafka_props *props,
 	const char *client_id, struct skald_err *err)
@@ -130,6 +142,7 @@ skald_producer_create(struct skald_producer **out, const struct skald_kafka_prop
 	if (rc)
 		goto out;
 	p->is_lingering = has_linger(conf);
+	p->is_compressing = has_compression(conf);
 	rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
 	rc = skald__kafka_new(&p->rk, SKALD__CLIENT_PRODUCER, &conf, err);
 	if (rc)
@@ -339,6 +352,12 @@ skald_producer_send(struct skald_producer *p, const struct skald_record *r, bool
 	}
 	return skald__kafka_fail(
 		err, code, "could not send to %s/%d", r->topic, (int)r->partition);
+}
+
+bool
+skald_producer_is_compressing(const struct skald_producer *producer)
+{
+	return producer->is_compressing;
 }
 
 void

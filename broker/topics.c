@@ -95,6 +95,7 @@ skald_cluster_id(struct skald_cluster *cluster, int64_t timeout_ms,
 
 struct topic_state {
 	int32_t partitions; /* 0: no such topic */
+	int32_t replicas; /* of the partition that has the fewest */
 	bool has_leaders; /* every partition has one */
 };
 
@@ -105,9 +106,12 @@ read_topic(const rd_kafka_metadata_topic_t *t, struct topic_state *state)
 		return;
 	state->partitions = t->partition_cnt;
 	state->has_leaders = !t->err && t->partition_cnt > 0;
-	for (int i = 0; i < t->partition_cnt; i++)
+	for (int i = 0; i < t->partition_cnt; i++) {
 		if (t->partitions[i].leader < 0 || t->partitions[i].err)
 			state->has_leaders = false;
+		if (i == 0 || t->partitions[i].replica_cnt < state->replicas)
+			state->replicas = t->partitions[i].replica_cnt;
+	}
 }
 
 static enum skald_rc
@@ -165,6 +169,59 @@ skald_topic_partitions(struct skald_cluster *cluster, const char *topic,
 	rc = look(cluster, topic, timeout_ms, &state, err);
 	if (!rc)
 		*count = state.partitions;
+	return rc;
+}
+
+static int
+by_name(const void *name, const void *item)
+{
+	return strcmp(name, *(const char *const *)item);
+}
+
+enum skald_rc
+skald_topics_partitions(struct skald_cluster *cluster, const char *const *topics,
+	unsigned count, int64_t timeout_ms, int32_t *counts, struct skald_err *err)
+{
+	const rd_kafka_metadata_t *md = NULL;
+	rd_kafka_resp_err_t code;
+
+	if (count == 1) {
+		struct topic_state state;
+		enum skald_rc rc = look(cluster, topics[0], timeout_ms, &state, err);
+
+		counts[0] = rc ? 0 : state.partitions;
+		return rc == SKALD_REJECT ? SKALD_OK : rc;
+	}
+	code = rd_kafka_metadata(cluster->rk, 1, NULL, &md, (int)timeout_ms);
+	if (code)
+		return skald__kafka_fail_as(
+			err, SKALD_RETRY, code, "could not ask for topics");
+	for (unsigned i = 0; i < count; i++)
+		counts[i] = 0;
+	for (int i = 0; i < md->topic_cnt; i++) {
+		const char *const *at = bsearch(
+			md->topics[i].topic, topics, count, sizeof(*topics), by_name);
+		struct topic_state state = { .partitions = 0 };
+
+		if (!at)
+			continue;
+		read_topic(&md->topics[i], &state);
+		counts[at - topics] = state.partitions;
+	}
+	rd_kafka_metadata_destroy(md);
+	return SKALD_OK;
+}
+
+enum skald_rc
+skald_topic_replicas(struct skald_cluster *cluster, const char *topic, int64_t timeout_ms,
+	int32_t *count, struct skald_err *err)
+{
+	struct topic_state state;
+	enum skald_rc rc;
+
+	rc = look(cluster, topic, timeout_ms, &state, err);
+	if (!rc)
+		*count = state.replicas;
 	return rc;
 }
 

@@ -224,14 +224,15 @@ skald__participant_ask(struct skald_consumer *c, struct skald_delivery *d)
 	add_ask(p, d);
 }
 
+/* by enum skald_verdict */
+static const char *const verdict_names[] = { "run", "query", "pending", "duplicate",
+	"empty", "refused" };
+
 static bool
 read_verdict(struct skald_slice text, enum skald_verdict *verdict)
 {
-	static const char *const names[] = { "run", "query", "pending", "duplicate",
-		"empty", "refused" };
-
-	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (skald_slice_is_text(text, names[i])) {
+	for (unsigned i = 0; i < sizeof(verdict_names) / sizeof(verdict_names[0]); i++)
+		if (skald_slice_is_text(text, verdict_names[i])) {
 			*verdict = (enum skald_verdict)i;
 			return true;
 		}
@@ -501,6 +502,18 @@ call_handler(struct skald_consumer *c, struct skald_delivery *d, struct skald_er
 	return rc;
 }
 
+/* In the context of the command; a batch that is rolled back says it again. */
+static void
+tell_command(const struct skald_delivery *d, const char *what, const char *outcome)
+{
+	const struct skald_command *cmd = &d->command;
+
+	skald_log(SKALD_LOG_DEBUG,
+		"command %s saga=%.*s step=%.*s op=%s attempt=%u outcome=%s", what,
+		(int)cmd->saga_id.bytes, cmd->saga_id.data, (int)cmd->step.bytes,
+		cmd->step.data, skald_op_name(cmd->op), cmd->attempt, outcome);
+}
+
 static enum skald_rc
 work(struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err)
 {
@@ -510,6 +523,7 @@ work(struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err)
 	if (d->gives_up) {
 		skald__reply_set_error(
 			&p->reply, SKALD_OUTCOME_RETRYABLE, "retry", &d->why);
+		tell_command(d, "answered", "retryable");
 		return owe(c, d, err);
 	}
 	rc = begin_work(c, err);
@@ -517,6 +531,8 @@ work(struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err)
 		rc = call_handler(c, d, err);
 	if (rc)
 		return rc;
+	tell_command(d, p->reply.is_later ? "to be answered later" : "answered",
+		p->reply.is_later ? "" : skald__outcome_name(p->reply.outcome));
 	if (p->reply.is_later)
 		return defer_answer(c, d, err);
 	if (p->reply.outcome == SKALD_OUTCOME_FAILURE ||
@@ -548,9 +564,7 @@ skald__participant_call(
 	case SKALD_VERDICT_DUPLICATE:
 	case SKALD_VERDICT_EMPTY:
 	case SKALD_VERDICT_REFUSED:
-		skald_log(SKALD_LOG_DEBUG, "command not run: verdict=%u step=%.*s",
-			(unsigned)d->told, (int)d->command.step.bytes,
-			d->command.step.data);
+		tell_command(d, "not run", verdict_names[d->told]);
 		break;
 	}
 	return SKALD_OK;

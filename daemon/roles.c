@@ -214,6 +214,7 @@ create_relay(struct skald__source *source, struct skald_err *err)
 	conf.dead_letters_ms =
 		skald_config_ms(daemon->config, "retention", "dead_letters");
 	conf.audit_ms = skald_config_ms(daemon->config, "retention", "audit");
+	conf.barrier_ms = skald_config_ms(daemon->config, "retention", "barrier");
 	conf.metrics = daemon->metrics;
 	conf.wants_wal = source->wants_wal;
 	conf.slot_limit_bytes = source->slot_limit_bytes;

@@ -13,6 +13,15 @@ skald__feed_peek(struct skald_relay *r, struct skald__row *row)
 {
 	const struct skald__reader *reader = &r->tick.reader;
 
+	row->is_recovered = false;
+	row->position = (struct skald_position){ r->tick.epoch, (uint64_t)r->tick.number,
+		(uint32_t)r->window.next };
+	if (r->release.left) {
+		if (r->core.is_wal)
+			row->position = skald__wal_place_of_released(r);
+		skald__release_peek(r, row);
+		return;
+	}
 	if (r->core.is_wal) {
 		skald__wal_peek(r, row);
 		return;
@@ -20,8 +29,6 @@ skald__feed_peek(struct skald_relay *r, struct skald__row *row)
 	SKALD_ASSERT(reader->rows && reader->next < skald_rows_count(reader->rows));
 	for (unsigned c = 0; c < SKALD__COLUMN_COUNT; c++)
 		row->cells[c] = skald_rows_get(reader->rows, reader->next, c);
-	row->position = (struct skald_position){ r->tick.epoch, (uint64_t)r->tick.number,
-		(uint32_t)r->window.next };
 	row->mark = skald_cell_int(row->cells[SKALD__COL_ID], -1);
 	row->is_recovered = r->recover.is_tick;
 }
@@ -29,10 +36,15 @@ skald__feed_peek(struct skald_relay *r, struct skald__row *row)
 void
 skald__feed_pop(struct skald_relay *r)
 {
-	if (r->core.is_wal)
+	if (r->release.left) {
+		if (r->core.is_wal)
+			skald__wal_pop_released(r);
+		skald__release_pop(r);
+	} else if (r->core.is_wal) {
 		skald__wal_pop(r);
-	else
+	} else {
 		r->tick.reader.next++;
+	}
 }
 
 bool
@@ -40,7 +52,18 @@ skald__feed_is_empty(const struct skald_relay *r)
 {
 	const struct skald__reader *reader = &r->tick.reader;
 
+	if (r->release.left)
+		return false;
 	if (r->core.is_wal)
 		return r->wal.count == 0;
 	return !reader->rows || reader->next == skald_rows_count(reader->rows);
+}
+
+struct skald_position
+skald__feed_place(const struct skald_relay *r, uint64_t ordinal)
+{
+	if (r->core.is_wal)
+		return r->wal.places[ordinal & (SKALD__WINDOW_SLOTS - 1)];
+	return (struct skald_position){ r->tick.epoch, (uint64_t)r->tick.number,
+		(uint32_t)ordinal };
 }

@@ -81,6 +81,7 @@ struct skald_relay_conf {
 	int64_t consumed_ms; /* of the id inbox; 0: for ever */
 	int64_t dead_letters_ms; /* of those that are not open */
 	int64_t audit_ms;
+	int64_t barrier_ms; /* at least skald.barrier_retention, see retention.sql */
 	struct skald_metrics *metrics; /* may be NULL */
 	bool wants_wal; /* where it is not possible the relay polls, and says why */
 	int64_t slot_limit_bytes; /* WAL held at which the slot is given up; 0: never */
@@ -90,7 +91,8 @@ struct skald_relay_conf {
 /* clang-format off */
 #define SKALD_RELAY_INIT { .struct_bytes = sizeof(struct skald_relay_conf), .source = "main", \
 	.poll_min_ms = 2, .poll_max_ms = 100, .retention_ms = 86400000, \
-	.consumed_ms = 1209600000, .dead_letters_ms = 7776000000, .audit_ms = 34560000000 }
+	.consumed_ms = 1209600000, .dead_letters_ms = 7776000000, .audit_ms = 34560000000, \
+	.barrier_ms = 34560000000 }
 /* clang-format on */
 
 SKALD_MUSTUSE enum skald_rc skald_relay_create(struct skald_relay **out,

@@ -17,6 +17,7 @@
 #include "base/wake.h"
 #include "broker/broker.h"
 #include "outbox/outbox.h"
+#include "outbox/park_core.h"
 #include "outbox/relay_core.h"
 #include "outbox/window_core.h"
 #include "sql/sql.h"
@@ -127,8 +128,8 @@ struct skald__wal {
 	int64_t commit_us;
 	/* of each row in the window: its position, to be written down */
 	struct skald_position places[SKALD__WINDOW_SLOTS];
-	uint32_t extra; /* ordinals that a release took in transaction */
-	uint64_t extra_lsn;
+	struct skald_position place; /* of the last row that went into the window */
+	uint32_t extra; /* ordinals that releases took in its transaction */
 	struct skald__snapshot acked; /* rows that it sees were published before */
 	uint64_t flushed; /* everything that committed below is acknowledged */
 	uint64_t told; /* to the server, */
@@ -150,6 +151,8 @@ SKALD_MUSTUSE enum skald_rc skald__wal_record(
 	struct skald_relay *r, bool is_drained, struct skald_err *err);
 void skald__wal_peek(struct skald_relay *r, struct skald__row *row);
 void skald__wal_pop(struct skald_relay *r);
+struct skald_position skald__wal_place_of_released(const struct skald_relay *r);
+void skald__wal_pop_released(struct skald_relay *r);
 SKALD_MUSTUSE enum skald_rc skald__wal_open(struct skald_relay *r, struct skald_err *err);
 void skald__wal_close(struct skald_relay *r);
 void skald__wal_done(struct skald_relay *r);
@@ -222,9 +225,23 @@ SKALD_MUSTUSE enum skald_rc skald__doze(
 
 /* --- publishing (publish.c, topics.c) ------------------------------------------------------- */
 
+enum skald__topic_state {
+	SKALD__TOPIC_NEW, /* has to be asked for */
+	SKALD__TOPIC_THERE,
+	SKALD__TOPIC_REFUSED, /* missing and not to be made, or not ours to write to */
+};
+
 struct skald__topic {
 	char *name;
-	int32_t partition_count; /* as first seen: a key stays where it is */
+	enum skald__topic_state state;
+	int32_t partition_count; /* as first used: a key stays where it is; 0: never was */
+	int32_t partitions_here; /* as last asked */
+	int64_t max_bytes; /* of a record */
+	int64_t limit_at_ms; /* when that was asked */
+	bool is_missing; /* REFUSED: looked for now and then, not for every row */
+	int64_t retry_at_ms; /* REFUSED: taken for granted until then */
+	unsigned refused_count; /* in a row */
+	struct skald_err *why; /* REFUSED */
 };
 
 struct skald__topics {
@@ -232,6 +249,10 @@ struct skald__topics {
 	unsigned count;
 	unsigned room;
 	unsigned last; /* hit */
+	unsigned asked; /* questions to Kafka so far: each may have taken a while */
+	unsigned missing_count;
+	bool is_grown; /* one has more partitions than are used */
+	int64_t regrow_at_ms;
 };
 
 #define SKALD__HEADERS_MAX (16 + SKALD_HEADERS_COUNT_MAX)
@@ -242,11 +263,67 @@ struct skald__publisher {
 	struct skald__topics topics;
 	struct skald_buf texts; /* own headers of one row, unescaped */
 	struct skald_header headers[SKALD__HEADERS_MAX];
+	bool is_compressing; /* then only the broker knows what a record's size is */
+	uint64_t acked_count; /* by Kafka, since this was last added to the metric */
 	bool is_refused; /* a record was; until the producer is made anew */
 	struct skald_err refusal;
 	int64_t stuck_tick; /* of the last trouble, */
 	uint64_t stuck_ordinal; /* which is over when this row is acknowledged */
 	int64_t probe_at_ms;
+};
+
+/* --- keys that wait (park.c, release.c) ------------------------------------------------------- */
+
+struct skald__parked {
+	struct skald__hold hold;
+	uint32_t hash;
+	unsigned attempts;
+	size_t topic_bytes, key_bytes;
+	char bytes[]; /* topic, key */
+};
+
+/* Arrays of relay_park's arguments, in its order. */
+enum skald__park_column {
+	SKALD__PARK_HEADS, /* topic, key, message, position, reason, code, next_ms */
+	SKALD__PARK_ROWS = SKALD__PARK_HEADS + 7, /* position, parked key, the outbox's */
+	SKALD__PARK_AGAIN = SKALD__PARK_ROWS + 17, /* id, position */
+	SKALD__PARK_COLUMNS = SKALD__PARK_AGAIN + 2,
+};
+
+#define SKALD__PARK_ROWS_MAX 256
+#define SKALD__REFUSALS_MAX  64 /* more are refused once more */
+
+struct skald__refusal {
+	struct skald_position at;
+	struct skald_err err;
+};
+
+struct skald__park {
+	struct skald__parked **slots; /* by hash of topic and key */
+	unsigned room; /* a power of two, or 0 */
+	unsigned key_count;
+	/* rows on their way into the database; acknowledged when they are there */
+	struct skald_buf columns[SKALD__PARK_COLUMNS];
+	uint64_t ordinals[SKALD__PARK_ROWS_MAX];
+	unsigned row_count;
+	size_t row_bytes;
+	struct skald__refusal refusals[SKALD__REFUSALS_MAX];
+	unsigned refusal_count;
+	int64_t turn_at_ms;
+	int64_t look_at_ms; /* for missing topics */
+	int64_t told_at_ms; /* the log */
+};
+
+/* The rows that a marker lets out, in front of what the feed brings. */
+struct skald__release {
+	uint64_t left; /* 0: none is under way */
+	struct skald_rows *rows; /* some of them */
+	unsigned next;
+	int64_t mark; /* the marker's: of the last row only */
+	char *topic;
+	struct skald_buf key;
+	char marker[SKALD_POSITION_TEXT_BYTES];
+	char after[SKALD_POSITION_TEXT_BYTES];
 };
 
 /* --- the relay ------------------------------------------------------------------------------ */
@@ -255,6 +332,7 @@ struct skald__relay_metrics {
 	skald_metric *published, *ticks, *leader, *inflight, *rebuilds, *lag, *truncated,
 		*fenced, *progress, *streaming, *wal_held, *wal_behind, *left, *recovered,
 		*skipped, *asleep, *woken;
+	skald_metric *parked_keys, *parked_messages, *released;
 };
 
 /* One outside world: its trouble is logged once per change. */
@@ -277,7 +355,7 @@ struct skald_relay {
 	const struct skald_kafka_props *kafka;
 	const struct skald_topic_conf *topics_conf;
 	int64_t retention_ms;
-	int64_t consumed_ms, dead_letters_ms, audit_ms;
+	int64_t consumed_ms, dead_letters_ms, audit_ms, barrier_ms;
 	char owner[128];
 	char client_id[160];
 	struct skald_wake wake;
@@ -300,6 +378,8 @@ struct skald_relay {
 	int64_t slot_limit_bytes;
 	struct skald__publisher publisher;
 	struct skald__ring ring;
+	struct skald__park park;
+	struct skald__release release;
 
 	struct skald__trouble pg;
 	struct skald__trouble broker;
@@ -346,6 +426,8 @@ SKALD_MUSTUSE enum skald_rc skald__tick_session(
 /* feed.c: the next row, in the order of what brings them; there must be one */
 void skald__feed_peek(struct skald_relay *r, struct skald__row *row);
 void skald__feed_pop(struct skald_relay *r);
+/* Where a row of the window stands. */
+struct skald_position skald__feed_place(const struct skald_relay *r, uint64_t ordinal);
 bool skald__feed_is_empty(const struct skald_relay *r); /* of rows that are here */
 int64_t skald__row_int(const struct skald__row *row, enum skald__column column);
 bool skald__row_uuid(
@@ -368,11 +450,66 @@ void skald__publish_trouble(struct skald_relay *r, uint64_t ordinal,
 /* Nothing to send, but Kafka was away: is it back? */
 void skald__publish_probe(struct skald_relay *r);
 
-/* topics.c */
+/* topics.c: *topic, known, is good until the next call; RETRY: nobody answers */
 SKALD_MUSTUSE enum skald_rc skald__topics_get(struct skald_relay *r,
 	struct skald_slice name, const struct skald__topic **topic,
 	struct skald_err *err);
+/* What is known of it is wrong: the next get asks. */
+void skald__topics_forget(struct skald_relay *r, struct skald_slice name);
+/* Refused although it is there: taken for granted for a while. */
+void skald__topics_refuse(
+	struct skald_relay *r, struct skald_slice name, const struct skald_err *why);
+/* Ask for its largest record again, unless that was lately. */
+bool skald__topics_is_limit_old(const struct skald__topic *topic);
+SKALD_MUSTUSE enum skald_rc skald__topics_ask_limit(
+	struct skald_relay *r, struct skald_slice name, struct skald_err *err);
+/* The counts that were used, when leadership begins. */
+SKALD_MUSTUSE enum skald_rc skald__topics_load(
+	struct skald_relay *r, struct skald_err *err);
+/* Nothing is outstanding and everything recorded: take up what has grown. */
+/* Looks now and then. Growth waits until nothing is outstanding: then regrow. */
+bool skald__topics_have_grown(struct skald_relay *r);
+SKALD_MUSTUSE enum skald_rc skald__topics_regrow(
+	struct skald_relay *r, struct skald_err *err);
+/* Missing ones that are there now, as an array for SQL. One question to Kafka. */
+void skald__topics_find(struct skald_relay *r, struct skald_buf *found);
+void skald__topics_miss(struct skald_relay *r, struct skald_slice name); /* at load */
 void skald__topics_done(struct skald__topics *topics);
+
+/* park.c */
+/* The keys that wait, when leadership or an epoch begins. */
+SKALD_MUSTUSE enum skald_rc skald__park_load(
+	struct skald_relay *r, struct skald_err *err);
+bool skald__park_covers(struct skald_relay *r, const struct skald__row *row);
+/* Why the row that is next was refused; false: it was not. */
+bool skald__park_take_refusal(
+	struct skald_relay *r, const struct skald__row *row, struct skald_err *why);
+void skald__park_note_refusal(
+	struct skald_relay *r, uint64_t ordinal, const struct skald_err *why);
+/* Park the row, and pop it; why: it is the head (again) of its key. NULL: it is behind one. */
+SKALD_MUSTUSE enum skald_rc skald__park_row(struct skald_relay *r,
+	const struct skald__row *row, const struct skald_err *why, struct skald_err *err);
+/* What was parked since is there for good, and acknowledged. */
+SKALD_MUSTUSE enum skald_rc skald__park_flush(
+	struct skald_relay *r, struct skald_err *err);
+struct skald__parked *skald__park_find(
+	struct skald_relay *r, struct skald_slice topic, struct skald_slice key);
+/* Once a second, while a key waits: clean up, let out what is due. On the work session. */
+SKALD_MUSTUSE enum skald_rc skald__park_turn(
+	struct skald_relay *r, struct skald_err *err);
+void skald__park_drop(struct skald_relay *r); /* what is not in the database yet */
+void skald__park_done(struct skald_relay *r);
+
+/* release.c */
+/* A marker: whoever waits for it comes next, in front of the feed. Pops it. */
+SKALD_MUSTUSE enum skald_rc skald__release_begin(
+	struct skald_relay *r, const struct skald__row *row, struct skald_err *err);
+/* The next row that was let out is here. */
+SKALD_MUSTUSE enum skald_rc skald__release_fill(
+	struct skald_relay *r, struct skald_err *err);
+void skald__release_peek(const struct skald_relay *r, struct skald__row *row);
+void skald__release_pop(struct skald_relay *r);
+void skald__release_drop(struct skald_relay *r);
 
 /* ring.c: one step of retention */
 SKALD_MUSTUSE enum skald_rc skald__ring_turn(

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/uuid.h"
 
 #define OWN_HEADERS_BYTES_MAX (256 * 1024) /* as jsonb prints them */
@@ -136,20 +137,16 @@ build_headers(struct skald_relay *r, const struct skald__row *row, struct scratc
 
 /* The record of one row; what it borrows is in row, in s and in r, until the next call. */
 static enum skald_rc
-build_record(struct skald_relay *r, const struct skald__row *row, struct scratch *s,
-	struct skald_record *out, struct skald_err *err)
+build_record(struct skald_relay *r, const struct skald__row *row,
+	const struct skald__topic *topic, struct scratch *s, struct skald_record *out,
+	struct skald_err *err)
 {
-	const struct skald__topic *topic;
 	struct skald_uuid id;
-	enum skald_rc rc;
 
 	if (!skald_cell_uuid(row->cells[SKALD__COL_MESSAGE_ID], &id))
 		return skald_fail(err, SKALD_REJECT, "skald", "SK001",
 			"message_id: must be a uuid");
 	skald_uuid_format(id, s->id);
-	rc = skald__topics_get(r, row->cells[SKALD__COL_TOPIC], &topic, err);
-	if (rc)
-		return rc;
 	out->topic = topic->name;
 	out->key = row->cells[SKALD__COL_KEY];
 	out->value = row->cells[SKALD__COL_DATA];
@@ -174,17 +171,24 @@ bytes_of(const struct skald_record *record)
 
 /* --- sending ------------------------------------------------------------------------------ */
 
+#define FRAME_BYTES 100 /* what a batch of one adds to its record, about */
+#define TRIES_MAX   3 /* what was learned of a topic in between changed nothing */
+
 static enum skald_rc
 need_producer(struct skald_relay *r, struct skald_err *err)
 {
 	struct skald__publisher *p = &r->publisher;
+	enum skald_rc rc;
 
 	if (p->producer)
 		return SKALD_OK;
 	if (!p->texts.max_bytes)
 		skald_buf_init(&p->texts, OWN_HEADERS_BYTES_MAX);
 	p->is_refused = false;
-	return skald_producer_create(&p->producer, r->kafka, r->client_id, err);
+	rc = skald_producer_create(&p->producer, r->kafka, r->client_id, err);
+	if (!rc)
+		p->is_compressing = skald_producer_is_compressing(p->producer);
+	return rc;
 }
 
 /* A catch-up leaves out what is published already. */
@@ -203,20 +207,86 @@ is_there(struct skald_relay *r, const struct skald__row *row)
 	return true;
 }
 
-/* Produce one row; *is_full: not now. */
+static int
+number_of(const struct skald_err *err)
+{
+	int number = (int)strtol(err->code, NULL, 10);
+
+	return number ? number : -1;
+}
+
+/* The size that matters, as far as it is known before sending. */
+static bool
+is_too_large(
+	const struct skald_relay *r, const struct skald__topic *topic, uint32_t bytes)
+{
+	return !r->publisher.is_compressing &&
+	       (int64_t)bytes + FRAME_BYTES > topic->max_bytes;
+}
+
+static struct skald_err
+too_large(const struct skald__topic *topic, uint32_t bytes)
+{
+	struct skald_err why = SKALD_ERR_INIT;
+
+	(void)skald_fail(&why, SKALD_REJECT, "kafka", "10",
+		"a record of %lu bytes for %s: max.message.bytes is %lld",
+		(unsigned long)bytes, topic->name, (long long)topic->max_bytes);
+	return why;
+}
+
+/*
+ * One try: built, judged, produced. *todo says what is left to do: nothing (SEND) when it
+ * was produced or *is_full, else *why says what is wrong with it. What the broker said the
+ * last time comes in by *why when *refused is not 0.
+ */
 static enum skald_rc
-produce(struct skald_relay *r, const struct skald__row *row, bool *is_full,
+try_row(struct skald_relay *r, const struct skald__row *row, int *refused,
+	enum skald__park_todo *todo, bool *is_full, struct skald_err *why,
 	struct skald_err *err)
 {
-	struct skald_record record;
+	const struct skald__topic *topic = NULL;
+	struct skald__park_case c = { .refused = *refused };
+	struct skald_record record = { .topic = NULL };
 	struct scratch scratch;
+	uint32_t bytes = 0;
 	enum skald_rc rc;
 
-	rc = build_record(r, row, &scratch, &record, err);
-	if (!rc)
-		rc = skald_producer_send(r->publisher.producer, &record, is_full, err);
-	if (!rc && !*is_full)
-		skald__window_push(&r->window, row->mark, bytes_of(&record));
+	rc = skald__topics_get(r, row->cells[SKALD__COL_TOPIC], &topic, err);
+	if (rc)
+		return rc;
+	c.is_topic_refused = topic->state == SKALD__TOPIC_REFUSED;
+	if (!c.is_topic_refused && !c.refused) {
+		rc = build_record(r, row, topic, &scratch, &record, why);
+		bytes = bytes_of(&record);
+		if (rc ==
+			SKALD_REJECT) /* not by the broker, but no broker will have it */
+			c.refused = -1;
+		else if (rc)
+			goto out;
+		c.is_too_large = is_too_large(r, topic, bytes);
+		c.is_limit_old = c.is_too_large && skald__topics_is_limit_old(topic);
+	}
+	*todo = skald__park_decide(&c);
+	if (*todo == SKALD__PARK_SEND) {
+		rc = skald_producer_send(r->publisher.producer, &record, is_full, why);
+		if (rc == SKALD_REJECT) {
+			c.refused = *refused = number_of(why);
+			*todo = skald__park_decide(&c);
+			return SKALD_OK;
+		}
+		if (!rc && !*is_full)
+			skald__window_push(&r->window, row->mark, bytes);
+		goto out;
+	}
+	if (c.is_topic_refused)
+		*why = *topic->why;
+	else if (c.is_too_large && !c.refused)
+		*why = too_large(topic, bytes);
+	rc = SKALD_OK;
+out:
+	if (rc)
+		*err = *why;
 	return rc;
 }
 
@@ -229,37 +299,117 @@ note_place(struct skald_relay *r, const struct skald__row *row)
 			row->position;
 }
 
+/* The broker's word about one record may hold for all of the topic's. */
+static void
+learn(struct skald_relay *r, const struct skald__row *row, const struct skald_err *why)
+{
+	struct skald_err ignored = SKALD_ERR_INIT; /* then the next one is refused, too */
+	struct skald_slice topic = row->cells[SKALD__COL_TOPIC];
+
+	if (strcmp(why->origin, "kafka") != 0)
+		return;
+	if (skald__park_is_of_rights(number_of(why)))
+		skald__topics_refuse(r, topic, why);
+	else if (number_of(why) == SKALD__PARK_TOO_LARGE)
+		(void)!skald__topics_ask_limit(r, topic, &ignored);
+}
+
+/* A row that is not simply produced: decided until nothing new is to be learned. */
+static enum skald_rc
+step_slowly(struct skald_relay *r, const struct skald__row *row, int refused,
+	struct skald_err *why, bool *is_full, struct skald_err *err)
+{
+	enum skald__park_todo todo = SKALD__PARK_LOOK;
+	enum skald_rc rc = SKALD_OK;
+
+	for (int tries = 0; tries < TRIES_MAX && !rc; tries++) {
+		int said = refused;
+
+		rc = try_row(r, row, &refused, &todo, is_full, why, err);
+		if (rc)
+			break;
+		switch (todo) {
+		case SKALD__PARK_SEND:
+			if (!*is_full)
+				skald__feed_pop(r);
+			return SKALD_OK;
+		case SKALD__PARK_BEHIND:
+		case SKALD__PARK_HEAD:
+			if (said)
+				learn(r, row, why);
+			return skald__park_row(r, row, why, err);
+		case SKALD__PARK_LOOK:
+			refused = 0;
+			skald__topics_forget(r, row->cells[SKALD__COL_TOPIC]);
+			break;
+		case SKALD__PARK_LIMIT:
+			rc = skald__topics_ask_limit(
+				r, row->cells[SKALD__COL_TOPIC], err);
+			break;
+		}
+	}
+	if (!rc) {
+		*err = *why;
+		rc = SKALD_RETRY;
+	}
+	return rc;
+}
+
+/* The next row: produced, parked or a marker, and popped, unless *is_full. */
+static enum skald_rc
+step(struct skald_relay *r, const struct skald__row *row, bool *is_full,
+	struct skald_err *err)
+{
+	struct skald_err why = SKALD_ERR_INIT;
+	int refused = 0;
+
+	if (!row->cells[SKALD__COL_TOPIC].bytes)
+		return skald__release_begin(r, row, err);
+	if (r->park.refusal_count && skald__park_take_refusal(r, row, &why))
+		refused = number_of(&why);
+	if (r->park.key_count && skald__park_covers(r, row))
+		return skald__park_row(r, row, NULL, err);
+	return step_slowly(r, row, refused, &why, is_full, err);
+}
+
 enum skald_rc
 skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err)
 {
 	struct skald__relay_ev ev = { .kind = SKALD__EV_SENT };
-	unsigned topic_count = r->publisher.topics.count;
+	unsigned asked = r->publisher.topics.asked;
+	struct skald_err flush_err = SKALD_ERR_INIT;
 	struct skald__row row;
 	bool is_ready = true;
-	enum skald_rc rc;
+	enum skald_rc rc, flush_rc;
 
 	rc = need_producer(r, err);
 	if (!rc)
 		rc = skald__recover_step(r, &is_ready, err);
 	if (rc || !is_ready)
 		return rc;
-	/* a topic that is new took a while: look after the lease first */
-	while (!rc && ev.count < count && r->publisher.topics.count == topic_count) {
+	/* a topic that was asked for took a while: look after the lease first */
+	while (!rc && ev.count < count && r->publisher.topics.asked == asked) {
 		ev.is_full = skald__window_is_full(&r->window);
 		if (ev.is_full)
 			break;
+		if (r->release.left)
+			rc = skald__release_fill(r, err);
+		if (rc)
+			break;
 		skald__feed_peek(r, &row);
-		if (!is_there(r, &row))
-			rc = produce(r, &row, &ev.is_full, err);
+		if (is_there(r, &row))
+			skald__feed_pop(r);
+		else
+			rc = step(r, &row, &ev.is_full, err);
 		if (rc || ev.is_full)
 			break;
 		note_place(r, &row);
-		skald__feed_pop(r);
 		ev.count++;
-		ev.is_between = row.mark != SKALD__NO_MARK;
+		ev.is_between = skald__window_is_at_mark(&r->window);
 		if (to_mark && ev.is_between)
 			break;
 	}
+	flush_rc = skald__park_flush(r, &flush_err);
 	if (ev.count && skald__feed_is_empty(r)) {
 		skald_producer_push(r->publisher.producer);
 		if (r->core.is_wal)
@@ -268,7 +418,10 @@ skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald
 			SKALD_FAILPOINT(relay_after_produce);
 	}
 	skald__relay_tell(r, ev);
-	return rc;
+	if (!flush_rc)
+		return rc;
+	*err = flush_err;
+	return flush_rc;
 }
 
 /* --- reports ------------------------------------------------------------------------------ */
@@ -279,8 +432,12 @@ on_report(uint64_t tag, enum skald_rc rc, const struct skald_err *err, void *ctx
 	struct skald_relay *r = ctx;
 
 	if (rc == SKALD_OK) {
-		(void)skald__window_ack(&r->window, tag);
-	} else if (!r->publisher.is_refused || rc == SKALD_REJECT) {
+		r->publisher.acked_count += skald__window_ack(&r->window, tag);
+		return;
+	}
+	if (rc == SKALD_REJECT)
+		skald__park_note_refusal(r, tag, err);
+	if (!r->publisher.is_refused || rc == SKALD_REJECT) {
 		/* the producer is dying; this says why */
 		r->publisher.is_refused = true;
 		r->publisher.refusal = *err;
@@ -318,6 +475,27 @@ skald__publish_probe(struct skald_relay *r)
 		skald__relay_trouble_over(r, &r->broker);
 }
 
+/*
+ * The producer is dead. A refusal is nobody's trouble: the guilty record is known, or
+ * looked for by the next producer, which everybody else waits for.
+ */
+static void
+bury(struct skald_relay *r, const struct skald_err *why)
+{
+	struct skald__relay_ev ev = { .kind = SKALD__EV_DEAD, .at_ms = skald_mono_ms() };
+
+	if (skald_kafka_is_refusal(why) && !skald__park_is_of_topic(number_of(why))) {
+		skald_log_err(SKALD_LOG_INFO, why,
+			"Kafka refused a record, its producer is replaced source=%s",
+			r->source);
+	} else {
+		skald__publish_trouble(r, r->window.done, why,
+			"the producer cannot go on without a gap");
+		ev.at_ms = skald__relay_backoff(r, &r->broker);
+	}
+	skald__relay_tell(r, ev);
+}
+
 void
 skald__publish_serve(struct skald_relay *r)
 {
@@ -330,8 +508,9 @@ skald__publish_serve(struct skald_relay *r)
 	(void)skald_producer_serve(p->producer, on_report, r);
 	if (skald_producer_complaint(p->producer, &err))
 		skald__publish_trouble(r, r->window.done, &err, "Kafka");
+	atomic_fetch_add(r->metrics.published, (int64_t)p->acked_count);
+	p->acked_count = 0;
 	if (r->window.done > done) {
-		atomic_fetch_add(r->metrics.published, (int64_t)(r->window.done - done));
 		skald__relay_note_progress(r);
 		if (is_past_trouble(r))
 			skald__relay_trouble_over(r, &r->broker);
@@ -341,14 +520,8 @@ skald__publish_serve(struct skald_relay *r)
 				     .resume = r->window.resume });
 	if ((r->core.state == SKALD__RELAY_SENDING ||
 		    r->core.state == SKALD__RELAY_STREAMING) &&
-		skald_producer_is_dead(p->producer, &err)) {
-		skald__publish_trouble(r, r->window.done,
-			p->is_refused ? &p->refusal : &err,
-			"the producer cannot go on without a gap");
-		skald__relay_tell(
-			r, (struct skald__relay_ev){ .kind = SKALD__EV_DEAD,
-				   .at_ms = skald__relay_backoff(r, &r->broker) });
-	}
+		skald_producer_is_dead(p->producer, &err))
+		bury(r, p->is_refused ? &p->refusal : &err);
 }
 
 enum skald_rc
@@ -356,16 +529,20 @@ skald__publish_rebuild(struct skald_relay *r, struct skald_err *err)
 {
 	enum skald_rc rc;
 
+	skald__park_drop(r); /* its rows come again */
 	skald_producer_destroy(r->publisher.producer);
 	r->publisher.producer = NULL;
+	SKALD_FAILPOINT(rebuild_after_destroy);
 	rc = need_producer(r, err);
 	if (rc)
 		return rc;
 	atomic_fetch_add(r->metrics.rebuilds, 1);
 	if (!r->core.is_wal)
 		skald__window_reset(&r->window, r->window.resume, r->window.resume_mark);
-	else /* the stream begins anew */
+	else { /* the stream begins anew */
 		skald__window_reset(&r->window, 0, (int64_t)r->wal.flushed);
+		r->publisher.stuck_ordinal = 0;
+	}
 	skald__gate_reset(r);
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_REBUILT,
 				     .ordinal = r->window.done });
@@ -375,6 +552,8 @@ skald__publish_rebuild(struct skald_relay *r, struct skald_err *err)
 void
 skald__publish_drop(struct skald_relay *r)
 {
+	skald__park_drop(r);
+	r->park.refusal_count = 0;
 	skald_producer_destroy(r->publisher.producer);
 	skald_cluster_close(r->publisher.cluster);
 	r->publisher.producer = NULL;

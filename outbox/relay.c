@@ -211,7 +211,12 @@ turn(struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err
 		!skald_rows_time_us(rows, 0, SKALD__COL_AT, &at_us))
 		at_us = now_us;
 	atomic_store(r->metrics.lag, (now_us - at_us) / 1000);
-	return SKALD_OK;
+	/* nothing is outstanding here: the tick that came with the turn is not begun */
+	if (skald__relay_is_leader(&r->core))
+		rc = skald__topics_regrow(r, err);
+	if (!rc && skald__relay_is_leader(&r->core))
+		rc = skald__park_turn(r, err);
+	return rc;
 }
 
 /* The rows asked for belong to the producer that died: read again from where it got to. */
@@ -426,7 +431,11 @@ act(struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err 
 			fail_sql(r, err);
 		break;
 	case SKALD__DO_SEND:
-		if (skald__publish(r, todo->count, todo->to_mark, err))
+		if (!skald__publish(r, todo->count, todo->to_mark, err))
+			break;
+		if (strcmp(err->origin, "pg") == 0 || !skald__relay_is_leader(&r->core))
+			fail_sql(r, err); /* it parks rows, too */
+		else
 			stuck(r, err, "could not produce");
 		break;
 	case SKALD__DO_LEAVE_WAL:
@@ -527,6 +536,7 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 	r->consumed_ms = conf->consumed_ms;
 	r->dead_letters_ms = conf->dead_letters_ms;
 	r->audit_ms = conf->audit_ms;
+	r->barrier_ms = conf->barrier_ms;
 	skald_rand_init(&r->rand);
 	name_owner(r);
 	r->lease = (struct skald_lease){
@@ -567,6 +577,7 @@ skald_relay_destroy(struct skald_relay *relay)
 	close_sessions(relay);
 	skald__wal_done(relay);
 	free(relay->gate.names);
+	skald__park_done(relay);
 	skald__topics_done(&relay->publisher.topics);
 	skald_buf_done(&relay->publisher.texts);
 	skald_wake_close(&relay->wake);

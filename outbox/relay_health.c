@@ -32,6 +32,11 @@ skald__relay_metrics_init(struct skald_relay *r, struct skald_metrics *metrics)
 		"Producers replaced after an error that would have left a gap.");
 	m->truncated =
 		COUNTER("skald_relay_truncated_total", "Leaves of the outbox emptied.");
+	m->parked_messages = COUNTER("skald_relay_parked_messages_total",
+		"Outbox rows parked, since Kafka refuses the head of their key.");
+	m->released = COUNTER("skald_relay_released_total",
+		"Parked rows that were let out, those parked again included.");
+	m->parked_keys = GAUGE("skald_relay_parked_keys", "Keys that wait.", 1);
 	m->fenced = COUNTER("skald_relay_fenced_total", "Times another relay took over.");
 	m->leader = GAUGE("skald_relay_leader", "1 while this relay leads.", 1);
 	m->inflight =
@@ -84,8 +89,10 @@ skald__relay_note_state(struct skald_relay *r)
 
 	atomic_store(r->metrics.leader, is_leader);
 	atomic_store(r->metrics.streaming, r->core.state == SKALD__RELAY_STREAMING);
-	if (!is_leader)
+	if (!is_leader) {
 		atomic_store(r->metrics.inflight, 0);
+		atomic_store(r->metrics.parked_keys, 0);
+	}
 	pthread_mutex_lock(&r->health_lock);
 	r->health.is_leader = is_leader;
 	r->health.is_ready = is_connected(r) && !t->is_there;

@@ -350,6 +350,8 @@ skald__tick_lead(struct skald_relay *r, struct skald_err *err)
 		rc = skald__doze(r, false, err);
 	if (!rc && !ev.is_wal && (r->wal.drop_due || !r->core.conf.wants_wal))
 		rc = skald__wal_drop_slot(r, err);
+	if (!rc)
+		rc = skald__park_load(r, err);
 	if (rc)
 		return rc;
 	r->wal.leave_reason[0] = '\0';

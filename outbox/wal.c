@@ -99,7 +99,7 @@ skald__wal_peek(struct skald_relay *r, struct skald__row *row)
 	SKALD_ASSERT(w->count > 0);
 	memcpy(row->cells, q->cells, sizeof(row->cells));
 	row->position = (struct skald_position){ r->tick.epoch, q->lsn,
-		q->ordinal + (q->lsn == w->extra_lsn ? w->extra : 0) };
+		q->ordinal + (q->lsn == w->place.point ? w->extra : 0) };
 	row->mark = q->mark;
 	row->is_recovered = false;
 }
@@ -111,10 +111,34 @@ skald__wal_pop(struct skald_relay *r)
 	struct skald__wal *w = &r->wal;
 	struct skald__queued *q = queued_at(w, 0);
 
+	if (w->place.point != q->lsn)
+		w->extra = 0;
+	w->place =
+		(struct skald_position){ r->tick.epoch, q->lsn, q->ordinal + w->extra };
 	w->queue_bytes -= q->bytes;
 	skald_stream_free(q->buffer);
 	w->head++;
 	w->count--;
+}
+
+/*
+ * What a marker lets out takes ordinals behind its own; the rest of its transaction moves
+ * up by as many.
+ */
+struct skald_position
+skald__wal_place_of_released(const struct skald_relay *r)
+{
+	struct skald_position place = r->wal.place;
+
+	place.ordinal++;
+	return place;
+}
+
+void
+skald__wal_pop_released(struct skald_relay *r)
+{
+	r->wal.place.ordinal++;
+	r->wal.extra++;
 }
 
 bool
@@ -138,7 +162,8 @@ skald__wal_close(struct skald_relay *r)
 	w->session = NULL;
 	w->is_started = false;
 	w->is_reply_due = false;
-	w->extra_lsn = 0;
+	w->extra = 0;
+	w->place = (struct skald_position){ 0, 0, 0 };
 	w->next_lsn = 0;
 	skald_buf_clear(&w->next_snapshot);
 }
@@ -424,8 +449,7 @@ skald__wal_record(struct skald_relay *r, bool is_drained, struct skald_err *err)
 	params[1] = skald_param_int((int64_t)w->flushed, lsn);
 	if (r->window.resume > 0) {
 		skald_position_format(
-			w->places[(r->window.resume - 1) & (SKALD__WINDOW_SLOTS - 1)],
-			position);
+			skald__feed_place(r, r->window.resume - 1), position);
 		params[2] = skald_param_text(position);
 	}
 	if (w->next_lsn && w->next_lsn <= w->flushed) { /* W3 */
@@ -444,7 +468,11 @@ skald__wal_record(struct skald_relay *r, bool is_drained, struct skald_err *err)
 	}
 	rc = take_record(r, rows, &ev, err);
 	skald_rows_free(rows);
+	if (!rc && is_drained)
+		rc = skald__topics_regrow(r, err);
+	else if (!rc)
+		ev.epoch_due = ev.epoch_due || skald__topics_have_grown(r);
 	if (!rc)
 		skald__relay_tell(r, ev);
-	return rc;
+	return rc ? rc : skald__park_turn(r, err);
 }

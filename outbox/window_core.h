@@ -34,6 +34,8 @@ struct skald__window {
 /* Begin at ordinal: everything below it is done, and may be resumed at mark. */
 void skald__window_reset(struct skald__window *w, uint64_t ordinal, int64_t mark);
 bool skald__window_is_full(const struct skald__window *w);
+/* The newest row has a mark. */
+bool skald__window_is_at_mark(const struct skald__window *w);
 /* Ordinal next is produced: a row of so many bytes. The window must not be full. */
 void skald__window_push(struct skald__window *w, int64_t mark, uint32_t bytes);
 /* Acknowledged, in any order; false when that ordinal is not in flight (a bug of the caller). */

@@ -301,6 +301,16 @@ turn_leases(struct skald_orchestrator *o, int64_t now_ms)
 	}
 }
 
+/* Nothing waits for it: what fails is tried again when its time comes. */
+static void
+turn_sweep(struct skald_orchestrator *o, int64_t now_ms)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+
+	if (skald__saga_sweep(o, now_ms, &err))
+		skald_log_err(SKALD_LOG_WARN, &err, "could not sweep finished sagas");
+}
+
 static void
 turn_take(struct skald_orchestrator *o, int64_t now_ms)
 {
@@ -446,6 +456,7 @@ skald_orchestrator_run(
 		turn_leases(o, now_ms);
 		turn_take(o, now_ms);
 		worked = turn_batch(o, now_ms);
+		turn_sweep(o, now_ms);
 		note_progress(o);
 		if (!rc)
 			rest(o, worked);

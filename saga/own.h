@@ -6,7 +6,7 @@
  *	batch.c         one transaction          act.c   events into the core, what it says out
  *	render.c        life-cycle events        vector.c the state vector as text
  *	store.c         the sets a batch writes  defs.c  definitions in use
- *	replay.c        dead letters again
+ *	replay.c        dead letters again      sweep.c  retention
  */
 #ifndef SKALD_SAGA_OWN_H
 #define SKALD_SAGA_OWN_H
@@ -237,7 +237,7 @@ struct skald_orchestrator {
 	unsigned msg_count, msg_next; /* of it: read, committed */
 
 	struct saga__replay replay;
-	int64_t replay_at_ms;
+	int64_t replay_at_ms, sweep_at_ms;
 
 	/* of the batch */
 	unsigned batch_max; /* shrinks while one breaks it */
@@ -298,5 +298,10 @@ SKALD_MUSTUSE enum skald_rc skald__saga_assign(
 struct saga__part *skald__saga_part(
 	struct skald_orchestrator *o, const char *topic, int32_t partition);
 void skald__saga_hint(struct skald_orchestrator *o);
+
+/* sweep.c */
+/* Some finished sagas whose retention is over go, now and then; of all daemons one does it. */
+SKALD_MUSTUSE enum skald_rc skald__saga_sweep(
+	struct skald_orchestrator *o, int64_t now_ms, struct skald_err *err);
 
 #endif

@@ -87,6 +87,7 @@ struct skald_orchestrator_conf {
 	const char *reply_topic; /* NULL: skald.replies.<installation> */
 	const char *definitions; /* a directory deployed at start; NULL: none */
 	unsigned batch_max; /* of a transaction; 0: what fits */
+	int64_t retention_ms; /* of finished sagas; 0: for ever */
 	const struct skald_kafka_props *kafka; /* borrowed for its life */
 	const struct skald_topic_conf *topics;
 	struct skald_metrics *metrics; /* may be NULL */

@@ -192,7 +192,9 @@ skald_array_binary_add_int(struct skald_buf *buf, int64_t value)
 		return;
 	case SKALD_OID_BYTEA:
 	case SKALD_OID_TEXT:
+	case SKALD_OID_TIMESTAMPTZ:
 	case SKALD_OID_UUID:
+	case SKALD_OID_JSONB:
 		break;
 	}
 	SKALD_ASSERT(false && "an array of numbers");
@@ -210,8 +212,12 @@ array_of(enum skald_oid element)
 		return 1007;
 	case SKALD_OID_TEXT:
 		return 1009;
+	case SKALD_OID_TIMESTAMPTZ:
+		return 1185;
 	case SKALD_OID_UUID:
 		return 2951;
+	case SKALD_OID_JSONB:
+		return 3807;
 	}
 	return 0;
 }

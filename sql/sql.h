@@ -59,7 +59,9 @@ enum skald_oid {
 	SKALD_OID_INT8 = 20,
 	SKALD_OID_INT4 = 23,
 	SKALD_OID_TEXT = 25,
+	SKALD_OID_TIMESTAMPTZ = 1184,
 	SKALD_OID_UUID = 2950,
+	SKALD_OID_JSONB = 3802,
 };
 void skald_array_binary_begin(struct skald_buf *buf, enum skald_oid element);
 /* Of the element's own binary format: texts and bytes as they are. NULL slice: NULL */

@@ -87,7 +87,7 @@ BEGIN
     END IF;
     DELETE FROM skald.parked_message p WHERE p.id = (
             SELECT h.id FROM skald.parked_message h
-             WHERE h.topic = k.topic AND h.parked_key = k.key AND h.released_at IS NULL
+             WHERE h.topic = k.topic AND h.parked_key = k.key
              ORDER BY h.position LIMIT 1)
     RETURNING p.* INTO m;
     IF NOT FOUND THEN
@@ -95,7 +95,7 @@ BEGIN
             DETAIL = 'state: empty; allowed: outbox.retry';
     END IF;
     SELECT h.message_id::text INTO v_next FROM skald.parked_message h
-     WHERE h.topic = k.topic AND h.parked_key = k.key AND h.released_at IS NULL
+     WHERE h.topic = k.topic AND h.parked_key = k.key
      ORDER BY h.position LIMIT 1;
     UPDATE skald.parked_key p
        SET waiting = greatest(p.waiting - 1, 0), head_message_id = v_next

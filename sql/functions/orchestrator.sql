@@ -324,3 +324,39 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     RETURNING e.id, e.version, e.topic, e.partition, e.record_offset, e.key, e.value,
         e.headers_raw
 $$;
+
+-- --- retention -----------------------------------------------------------------------------
+
+-- Finished sagas whose retention is over, at most p_max, oldest first: what they did goes,
+-- with their events and data; what saga_start needs stays in saga_past. Returns how many.
+-- Their ids are UUIDv7, so the primary key finds them. Of a key the oldest run goes first.
+CREATE OR REPLACE FUNCTION skald.orchestrator_sweep(p_retention interval, p_max int)
+RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
+DECLARE
+    v_before timestamptz := clock_timestamp() - p_retention;
+    v_ids uuid[];
+BEGIN
+    v_ids := ARRAY(
+        SELECT s.id FROM skald.saga s
+         WHERE s.id < (lpad(to_hex((date_part('epoch', v_before) * 1000)::bigint), 12, '0')
+                       || '00000000000000000000')::uuid
+           AND s.status = 'finished' AND s.finished_at < v_before
+           AND NOT EXISTS (SELECT FROM skald.saga o
+                            WHERE o.name = s.name AND o.key = s.key AND o.run < s.run)
+         ORDER BY s.id LIMIT p_max FOR UPDATE OF s SKIP LOCKED);
+    IF cardinality(v_ids) = 0 THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO skald.saga_past (name, key, run, id, version, outcome, input_digest, finished_at)
+        SELECT s.name, s.key, s.run, s.id, s.version, s.outcome,
+               skald.saga_digest(d.data::jsonb), s.finished_at
+          FROM skald.saga s
+          JOIN skald.saga_data d ON d.saga_id = s.id AND d.name = '$input'
+         WHERE s.id = ANY (v_ids);
+    DELETE FROM skald.saga_event_entry e WHERE e.saga_id = ANY (v_ids);
+    DELETE FROM skald.saga_data d WHERE d.saga_id = ANY (v_ids);
+    DELETE FROM skald.saga_inbox i WHERE i.saga_id = ANY (v_ids);
+    DELETE FROM skald.saga s WHERE s.id = ANY (v_ids);
+    RETURN cardinality(v_ids);
+END $$;

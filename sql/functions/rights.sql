@@ -80,6 +80,11 @@ BEGIN
             skald.consumer_position, skald.consumer_offset TO skald_daemon;
     END IF;
     -- what the views leave out and `skald status`, `doctor`, `outbox ls`, `consumer lanes` show
+    FOR r IN SELECT rolname FROM pg_roles
+        WHERE rolname IN ('skald_operator', 'skald_daemon', 'skald_reader') LOOP
+        EXECUTE format('GRANT SELECT (name, key, run, id, version, outcome, finished_at)'
+            ' ON skald.saga_past TO %I', r.rolname);
+    END LOOP;
     IF operator THEN
         GRANT SELECT ON skald.outbox, skald.dead_letter_entry, skald.relay, skald.relay_mark,
             skald.lease, skald.consumer_group, skald.consumer_partition, skald.consumer_lane,

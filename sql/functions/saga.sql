@@ -65,8 +65,17 @@ BEGIN
     END IF;
 END $$;
 
+-- What is kept of an input after its retention. Equal jsonb has equal digests: its text
+-- differs in the zeros at the end of a fraction only (outside of strings, which come first).
+CREATE OR REPLACE FUNCTION skald.saga_digest(p_input jsonb) RETURNS bytea
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT sha256(convert_to(regexp_replace(p_input::text,
+        '("(?:[^"\\]|\\.)*")|(\.[0-9]*[1-9])0+(?![0-9])|\.0+(?![0-9])', '\1\2', 'g'), 'UTF8'))
+$$;
+
 -- One open saga per (name, key). The unique index decides who starts it: a second caller
--- waits for the first and finds its saga, or starts its own if the first rolled back.
+-- waits for the first and finds its saga, or starts its own if the first rolled back. One
+-- that was swept is as good as there.
 CREATE OR REPLACE FUNCTION skald.saga_start(name text, key text, input jsonb,
     version int DEFAULT NULL, again text DEFAULT 'never', correlation_id text DEFAULT NULL,
     traceparent text DEFAULT NULL) RETURNS uuid
@@ -81,16 +90,25 @@ DECLARE
     v_run int;
     v_status text;
     v_outcome text;
+    v_is_same boolean;
 BEGIN
     PERFORM skald.saga_check_start(name, key, input, again, v_correlation);
     LOOP
-        SELECT s.id, s.run, s.status, s.outcome INTO v_id, v_run, v_status, v_outcome
+        -- the input by the same snapshot: a sweep may come in between
+        SELECT s.id, s.run, s.status, s.outcome, (SELECT d.data::jsonb = input
+                  FROM skald.saga_data d WHERE d.saga_id = s.id AND d.name = '$input')
+          INTO v_id, v_run, v_status, v_outcome, v_is_same
           FROM skald.saga s WHERE s.name = saga_start.name AND s.key = saga_start.key
          ORDER BY s.run DESC LIMIT 1;
+        IF NOT FOUND THEN
+            SELECT p.id, p.run, 'finished', p.outcome, p.input_digest = skald.saga_digest(input)
+              INTO v_id, v_run, v_status, v_outcome, v_is_same
+              FROM skald.saga_past p WHERE p.name = saga_start.name AND p.key = saga_start.key
+             ORDER BY p.run DESC LIMIT 1;
+        END IF;
         IF FOUND AND NOT (v_status = 'finished' AND (again = 'finished'
                 OR (again = 'failed' AND v_outcome <> 'completed'))) THEN
-            IF (SELECT d.data::jsonb FROM skald.saga_data d
-                 WHERE d.saga_id = v_id AND d.name = '$input') IS DISTINCT FROM input THEN
+            IF v_is_same IS NOT TRUE THEN
                 PERFORM skald.refuse('SK003',
                     format('key: saga %s of %s was started with another input', key, name));
             END IF;

@@ -21,7 +21,9 @@ CREATE TABLE skald.parked_message (
     id             bigint      PRIMARY KEY,  -- of the outbox
     position       text COLLATE "C" NOT NULL, -- where it stood when it was parked
     parked_key     bytea       NOT NULL,     -- key, without one the ce_id's text
-    released_at    text COLLATE "C",         -- position of the marker that let it out; NULL: waits
+    -- where it stood when it was let out and had to be parked again; becomes its position
+    -- once that release is over. NULL: waits
+    released_at    text COLLATE "C",
     message_id     uuid        NOT NULL,
     at             timestamptz NOT NULL,
     topic          text        NOT NULL,
@@ -37,12 +39,18 @@ CREATE TABLE skald.parked_message (
     traceparent    text        NOT NULL,
     expires_at     timestamptz
 );
+-- A big payload is what is parked most often: compressing it would hold up the others.
+ALTER TABLE skald.parked_message ALTER COLUMN data SET STORAGE EXTERNAL;
 CREATE INDEX parked_message_key ON skald.parked_message (topic, parked_key, position);
 
 ALTER TABLE skald.parked_key
     ADD COLUMN attempts     int  NOT NULL DEFAULT 1, -- times its head was refused: backoff
     ADD COLUMN code         text NOT NULL DEFAULT '',
-    ADD COLUMN releasing_id bigint;  -- outbox id of the marker on its way; NULL: none
+    ADD COLUMN releasing_id bigint,  -- outbox id of the marker on its way, or passed and not
+                                     -- recorded yet; NULL: none
+    ADD COLUMN parked_at    text COLLATE "C", -- rows of the key wait from this position on,
+    ADD COLUMN released_at  text COLLATE "C", -- up to this one, where the marker stood,
+    ADD COLUMN again_at     text COLLATE "C"; -- and from this one on again
 
 -- Where a key goes depends on how many partitions its topic has: the count stays as first
 -- used until nothing is outstanding, also over a restart.

@@ -238,14 +238,6 @@ class Parked(kit.Case):
         self.assertEqual(self.markers(), ["shop.orders/order-1"])
         self.assertEqual(self.audit()[0][3]["actor"], "ada")
 
-    def test_skip_leaves_what_is_being_published(self):
-        """Rows of an earlier release that is not recorded yet are not the head."""
-        ids = self.park("order-1", 2)
-        self.sql("UPDATE skald.parked_message SET released_at = '00000001.0000000000000002."
-                 "00000000' WHERE message_id = '%s'" % ids[0])
-        row = self.act(0, "skip", "--key", "order-1", "--reason", "x").json()
-        self.assertEqual(row["skipped"], ids[1])
-
     # -- operator_act itself ----------------------------------------------------------------
 
     def test_refusals_of_the_database(self):

@@ -66,8 +66,8 @@ class Database(kit.Case):
                  "UPDATE skald.relay SET heartbeat_at = now() - interval '10 min'", url)
         answer = skald("doctor", "--json", url=url)
         checks = {x["check"]: x for x in answer.lines()}
-        self.assertIn("caches 20", checks["outbox"]["message"])
-        self.assertIn("CACHE 1", checks["outbox"]["fix"])
+        self.assertIn("caches 20", checks["sequence"]["message"])
+        self.assertIn("CACHE 1", checks["sequence"]["fix"])
         self.assertEqual(checks["relay"]["status"], "fail")
         self.assert_narrow(skald("doctor", url=url).out)
 

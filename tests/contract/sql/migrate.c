@@ -165,7 +165,7 @@ two_sessions_in_each_of_two_databases_at_once(void)
 				"SELECT string_agg(version::text, ' ' ORDER BY version) "
 				"|| ' ' || (SELECT"
 				" count(*) FROM skald.relay) FROM skald.schema_version"),
-			"1 2 1");
+			"1 2 3 4 1");
 	}
 	CHECK_TEXT(ask("race_a", "postgres", ROLES), "5");
 	CU_ASSERT(strcmp(ask("race_a", "postgres", "SELECT stream FROM skald.relay"),
@@ -494,9 +494,11 @@ views_have_the_published_columns(void)
 		" headers message_id class code message fingerprint attempts state"
 		" correlation_id replay_run; "
 		"parked: kind place topic key head_message_id waiting since next_at "
-		"reason; "
+		"reason code attempts releasing; "
 		"relays: source mode stream term epoch position lag_rows lag_bytes"
-		" lag_seconds parked_keys owner heartbeat_at; "
+		" lag_seconds parked_keys owner heartbeat_at slot slot_status"
+		" safe_wal_size wal_held_bytes spill_bytes parked_messages recovering"
+		" slot_dropped slot_dropped_at epoch_wanted; "
 		"saga_definitions: name version hash current retired open; "
 		"saga_events: saga_id seq at kind step op attempt outcome detail "
 		"message_id correlation_id traceparent; "
