@@ -17,7 +17,7 @@
 enum skald_rc
 skald__saga_sweep(struct skald_orchestrator *o, int64_t now_ms, struct skald_err *err)
 {
-	char retention[32], max[24];
+	char retention[32] = "", max[24];
 	struct skald_param params[] = { skald_param_text(retention),
 		skald_param_int(SWEEP_MAX, max) };
 	struct skald_rows *rows = NULL;
