@@ -311,8 +311,9 @@ struct skald__parked {
 /* Arrays of relay_park's arguments, in its order. */
 enum skald__park_column {
 	SKALD__PARK_HEADS, /* topic, key, message, position, reason, code, next_ms */
-	SKALD__PARK_ROWS = SKALD__PARK_HEADS + 7, /* position, parked key, the outbox's */
-	SKALD__PARK_AGAIN = SKALD__PARK_ROWS + 17, /* id, position */
+	SKALD__PARK_ROWS =
+		SKALD__PARK_HEADS + 7, /* position, parked key, the outbox's, xid */
+	SKALD__PARK_AGAIN = SKALD__PARK_ROWS + 18, /* id, position */
 	SKALD__PARK_COLUMNS = SKALD__PARK_AGAIN + 2,
 };
 
