@@ -142,6 +142,16 @@ class Server(Case):
         self.assertEqual(checks, [])
         self.assertNotIn("wal_level", [x["check"] for x in self.lines])
 
+    def test_a_login_without_rights(self):
+        self.sql('CREATE ROLE "No Body" LOGIN')
+        self.url = self.pg.url(self.name, "No%20Body")
+        self.repair("schema", "permission denied", ())
+        there = self.look()
+        self.assertEqual([(x["check"], x["fix"]) for x in there],
+                         [("rights", 'GRANT skald_operator TO "No Body";')])
+        self.paste(there[0]["fix"])
+        self.assertEqual(self.look(), [])
+
     # -- the publication -------------------------------------------------------------------
 
     def test_publication(self):
