@@ -137,6 +137,14 @@ class Cluster:
     def is_running(self):
         return self.pid() is not None
 
+    def configure(self):
+        """Settings changed: in force after the next start."""
+        self._write_settings()
+
+    def log_bytes(self):
+        """How long the server's log is by now."""
+        return os.path.getsize(self.log)
+
     def pid(self):
         """Of the postmaster, or None."""
         try:
