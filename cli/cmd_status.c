@@ -264,7 +264,8 @@ judge_slot(struct screen *screen, const struct look *look)
 	const char *name = look->place->name;
 	char text[24];
 
-	if (dropped.data) {
+	/* the relay's own word for a change that was asked for: nobody need see to it */
+	if (dropped.data && strncmp(dropped.data, "mode poll", 9) != 0) {
 		skald__age(skald_rows_get(look->relay, 0, RELAY_DROPPED_AT), text,
 			sizeof(text));
 		attend(screen, "%s: polls since %s, the slot is gone: %s", name, text,

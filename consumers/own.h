@@ -102,7 +102,7 @@ struct skald_command { /* slices into the record */
 	struct skald_json data;
 	enum skald_op op;
 	unsigned attempt;
-	bool is_plain; /* an action's first key without a deadline */
+	bool is_plain; /* an action's first key: nothing but its deadline can be against it */
 	uint64_t step_hash; /* of saga and step */
 };
 
@@ -299,8 +299,10 @@ enum skald_rc skald__envelope_read(const struct skald_kafka_record *record,
 /* The context of d becomes the thread's; NULL leaves it. */
 void skald__delivery_use(struct skald_consumer *c, struct skald_delivery *d);
 /* The same inside PostgreSQL, for handlers that emit by SQL. */
-enum skald_rc skald__delivery_use_sql(
-	struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err);
+enum skald_rc skald__delivery_use_sql(struct skald_consumer *c, struct skald_err *err);
+/* The same, queued in a pipeline. */
+enum skald_rc skald__delivery_send_context(
+	struct skald_consumer *c, struct skald_err *err);
 
 /* --- command.c, reply.c -------------------------------------------------------------------- */
 

@@ -20,7 +20,7 @@
 
 #define ANSWERS_BYTES_MAX (4 * 1024 * 1024) /* owed before they are written meanwhile */
 
-enum ask_column { ASK_KEY, ASK_PLAIN, ASK_HEADERS, ASK_ID, ASK_COLUMNS };
+enum ask_column { ASK_KEY, ASK_PLAIN, ASK_HEADERS, ASK_ID, ASK_EXPIRES, ASK_COLUMNS };
 enum answer_column {
 	ANSWER_KEY,
 	ANSWER_QUERY,
@@ -54,7 +54,7 @@ struct skald__participant {
 
 static const char take_statement[] =
 	"SELECT v FROM skald.participant_take($1, $2::text[], $3::boolean[], $4::text[],"
-	" $5::uuid[]) AS v";
+	" $5::uuid[], $6::bigint[]) AS v";
 static const char answer_statement[] =
 	"SELECT skald.participant_answer($1, $2::text[], $3::boolean[], $4::text[],"
 	" $5::text[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::text[],"
@@ -209,6 +209,10 @@ add_ask(struct skald__participant *p, struct skald_delivery *d)
 		&p->ask[ASK_PLAIN], skald_slice_text(d->command.is_plain ? "t" : "f"));
 	skald_array_add_text(&p->ask[ASK_HEADERS], skald_buf_slice(&p->text));
 	skald_array_add_text(&p->ask[ASK_ID], skald_slice_text(id));
+	if (d->envelope.expires_at_us)
+		skald_array_add_int(&p->ask[ASK_EXPIRES], d->envelope.expires_at_us);
+	else
+		skald_array_add_text(&p->ask[ASK_EXPIRES], SKALD_SLICE_NULL);
 	p->asked[p->asked_count++] = d;
 }
 
@@ -270,10 +274,12 @@ skald__participant_send_take(
 	if (!bind_columns(p->ask, ASK_COLUMNS, params))
 		return no_memory(err);
 	rc = skald_pipe_send(c->sql, take_statement, params, ASK_COLUMNS + 1, false, err);
-	if (!rc)
+	*results = 1;
+	if (!rc && !c->conf.sql_context) { /* else it goes with the context */
 		rc = skald_pipe_send(
 			c->sql, "SAVEPOINT skald_command", NULL, 0, false, err);
-	*results = 2;
+		*results = 2;
+	}
 	return rc;
 }
 
@@ -287,8 +293,9 @@ skald__participant_take_results(struct skald_consumer *c, struct skald_err *err)
 	if (!rc)
 		rc = tell(p, rows, err);
 	skald_rows_free(rows);
-	if (!rc)
-		rc = skald_pipe_take(c->sql, NULL, err);
+	if (rc || c->conf.sql_context)
+		return rc;
+	rc = skald_pipe_take(c->sql, NULL, err);
 	p->has_savepoint = p->is_fresh = !rc;
 	return rc;
 }
@@ -442,21 +449,43 @@ defer_answer(struct skald_consumer *c, struct skald_delivery *d, struct skald_er
 
 /* --- running ---------------------------------------------------------------------------------------- */
 
+/* The command's context and a savepoint of its own, in one round trip; in this order, so that
+   settings are not kept per savepoint. */
+static enum skald_rc
+send_work(struct skald_consumer *c, struct skald_err *err)
+{
+	enum skald_rc rc = SKALD_OK;
+
+	if (c->participant->has_savepoint)
+		rc = skald_pipe_send(
+			c->sql, "RELEASE SAVEPOINT skald_command", NULL, 0, false, err);
+	if (!rc && c->conf.sql_context)
+		rc = skald__delivery_send_context(c, err);
+	if (!rc)
+		rc = skald_pipe_send(
+			c->sql, "SAVEPOINT skald_command", NULL, 0, false, err);
+	return rc;
+}
+
 static enum skald_rc
 begin_work(struct skald_consumer *c, struct skald_err *err)
 {
 	struct skald__participant *p = c->participant;
-	enum skald_rc rc = SKALD_OK;
+	struct skald_err ignored = SKALD_ERR_INIT;
+	enum skald_rc rc, end;
 
-	if (!p->is_fresh)
-		rc = skald_sql_exec(c->sql,
-			p->has_savepoint ? "RELEASE SAVEPOINT skald_command; "
-					   "SAVEPOINT skald_command"
-					 : "SAVEPOINT skald_command",
-			err);
-	p->has_savepoint = !rc;
+	if (p->is_fresh) { /* the first one's came with the take */
+		p->is_fresh = false;
+		return SKALD_OK;
+	}
+	rc = skald_pipe_begin(c->sql, err);
+	if (rc)
+		return rc;
+	rc = send_work(c, err);
+	end = skald_pipe_end(c->sql, rc ? &ignored : err);
+	p->has_savepoint = !rc && !end;
 	p->is_fresh = false;
-	return rc;
+	return rc ? rc : end;
 }
 
 static enum skald_rc

@@ -17,13 +17,15 @@
 #define ASK_MS  2
 #define WAIT_MS 1000 /* a standby that is behind for so long is trouble */
 
+/* clang-format off */
 static const char sql_gate[] =
-	"SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint, count(DISTINCT "
-	"n.name),"
+	"SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,"
+	" string_agg(n.name, ', ') FILTER (WHERE n.flushed IS NULL),"
 	" (min(n.flushed) - '0/0'::pg_lsn)::bigint"
-	" FROM (SELECT application_name AS name, max(flush_lsn) AS flushed"
-	"   FROM pg_stat_replication WHERE application_name = ANY ($1::text[])"
-	"   AND flush_lsn IS NOT NULL GROUP BY 1) AS n";
+	" FROM (SELECT w.name, (SELECT max(s.flush_lsn) FROM pg_stat_replication s"
+	"   WHERE s.application_name = w.name) AS flushed"
+	"   FROM (SELECT trim(x) FROM string_to_array($1, ',') x) AS w (name)) AS n";
+/* clang-format on */
 
 /* The gate stays shut: named once it has been for a while. */
 static void

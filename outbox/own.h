@@ -107,6 +107,25 @@ SKALD_MUSTUSE enum skald_rc skald__snapshot_parse(
 bool skald__snapshot_sees(const struct skald__snapshot *s, uint64_t xid);
 void skald__snapshot_done(struct skald__snapshot *s);
 
+/*
+ * Transactions that were streamed and that a snapshot does not see: a commit is in WAL, and
+ * comes out of the slot, before everybody's snapshot sees it.
+ */
+#define SKALD__UNSEEN_MAX 1024
+struct skald__unseen {
+	struct {
+		uint64_t xid, lsn; /* of the commit */
+	} items[SKALD__UNSEEN_MAX];
+	unsigned count;
+	uint64_t lost_lsn; /* lowest of those that found no room; UINT64_MAX: none */
+};
+void skald__unseen_clear(struct skald__unseen *u);
+void skald__unseen_add(struct skald__unseen *u, uint64_t xid, uint64_t lsn);
+/* Another snapshot: those that it sees go. */
+void skald__unseen_look(struct skald__unseen *u, const struct skald__snapshot *s);
+/* What the snapshot sees for sure: every commit below; at most lsn. */
+uint64_t skald__unseen_bound(const struct skald__unseen *u, uint64_t lsn);
+
 #define SKALD__QUEUE_ROWS 2048 /* a power of two: read from the stream, not produced */
 
 struct skald__queued {
@@ -125,6 +144,7 @@ struct skald__queued {
 struct skald__wal {
 	struct skald_stream *session; /* NULL: none */
 	bool is_started;
+	int64_t started_at_ms;
 	char slot[64];
 	uint64_t slot_lsn; /* where a slot that was made begins */
 	struct skald__queued *queue; /* SKALD__QUEUE_ROWS of them */
@@ -140,12 +160,17 @@ struct skald__wal {
 	struct skald_position place; /* of the last row that went into the window */
 	uint32_t extra; /* ordinals that releases took in its transaction */
 	struct skald__snapshot acked; /* rows that it sees were published before */
-	uint64_t flushed; /* everything that committed below is acknowledged */
-	uint64_t told; /* to the server, */
+	uint64_t flushed; /* everything that committed below is acknowledged, */
+	uint64_t recorded; /* and written down, */
+	int64_t recorded_at_ms;
+	uint64_t told; /* and the server told */
 	int64_t told_at_ms;
 	bool is_reply_due;
 	struct skald_buf next_snapshot; /* a mark once `flushed` has reached next_lsn */
+	struct skald__snapshot next; /* the same, parsed */
 	uint64_t next_lsn;
+	struct skald__unseen unseen; /* of next */
+	int64_t busy_since_ms; /* another session has the slot; 0: none has */
 	char leave_reason[120]; /* "": none; else poll from the next LEAD on */
 	bool drop_due; /* a slot of no use is still there */
 	bool was_impossible; /* logged once */
@@ -202,6 +227,7 @@ struct skald__recover {
 	int64_t first_end; /* where the partition ended when it was begun */
 	int64_t at; /* next offset of the chunk */
 	int64_t idle_since_ms;
+	int64_t begin_at_ms; /* once Kafka answers, what is on its way gets so much time */
 	bool is_chunk_open, is_deep_enough;
 	bool is_stopped; /* the partition cannot be read: */
 	struct skald_err why;
@@ -452,6 +478,8 @@ void skald__publish_serve(struct skald_relay *r);
 /* A new producer that goes on at the first row not acknowledged. */
 SKALD_MUSTUSE enum skald_rc skald__publish_rebuild(
 	struct skald_relay *r, struct skald_err *err);
+/* Wait a little for what is in flight, so that nothing of it comes later unexpected. */
+void skald__publish_settle(struct skald_relay *r);
 void skald__publish_drop(struct skald_relay *r); /* producer and cluster; topics stay */
 /* Trouble that is over when row `ordinal` of the open tick is acknowledged. */
 void skald__publish_trouble(struct skald_relay *r, uint64_t ordinal,

@@ -4,6 +4,7 @@
  */
 #include "outbox/own.h"
 
+#include <poll.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -13,6 +14,8 @@
 #include "base/uuid.h"
 
 #define OWN_HEADERS_BYTES_MAX (256 * 1024) /* as jsonb prints them */
+#define LOOK_AGAIN_MS         10
+#define SETTLE_MS             400 /* well below the lease's renewal */
 #define PROBE_MS              1000
 #define PROBE_BLOCKS_MS       200
 
@@ -385,6 +388,9 @@ skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald
 	rc = need_producer(r, err);
 	if (!rc)
 		rc = skald__recover_step(r, &is_ready, err);
+	if (!rc && !is_ready)
+		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_STUCK,
+					     .at_ms = skald_mono_ms() + LOOK_AGAIN_MS });
 	if (rc || !is_ready)
 		return rc;
 	/* a topic that was asked for took a while: look after the lease first */
@@ -522,6 +528,21 @@ skald__publish_serve(struct skald_relay *r)
 		    r->core.state == SKALD__RELAY_STREAMING) &&
 		skald_producer_is_dead(p->producer, &err))
 		bury(r, p->is_refused ? &p->refusal : &err);
+}
+
+void
+skald__publish_settle(struct skald_relay *r)
+{
+	int64_t until_ms = skald_mono_ms() + SETTLE_MS;
+
+	while (r->publisher.producer && r->window.done < r->window.next &&
+		skald_mono_ms() < until_ms) {
+		struct pollfd fd = { .fd = skald_producer_fd(r->publisher.producer),
+			.events = POLLIN };
+
+		(void)poll(&fd, 1, SETTLE_MS / 10);
+		skald__publish_serve(r);
+	}
 }
 
 enum skald_rc

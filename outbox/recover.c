@@ -26,6 +26,7 @@
 #define CHUNK_GROWS  4
 #define DEPTH_MAX    4000000 /* records of one partition; further back nothing is known */
 #define STEP_MS      100 /* the lease is renewed between two steps */
+#define SETTLE_MS    1000 /* a request of a producer that is gone may still be handled */
 #define ASK_MS       1000
 #define STALL_MS     3000 /* no record for so long: the rest is no records (markers) */
 #define TAKE_RECORDS 2000
@@ -303,6 +304,15 @@ skald__recover_step(struct skald_relay *r, bool *is_ready, struct skald_err *err
 	if (*is_ready)
 		return SKALD_OK;
 	rc = need_reader(r, err);
+	if (!rc && !c->begin_at_ms) {
+		unsigned ignored;
+
+		rc = skald_cluster_brokers(r->publisher.cluster, ASK_MS, &ignored, err);
+		if (!rc)
+			c->begin_at_ms = skald_mono_ms() + SETTLE_MS;
+	}
+	if (!rc && skald_mono_ms() < c->begin_at_ms)
+		return SKALD_OK;
 	while (!rc && c->next_topic < skald_rows_count(c->topics) &&
 		skald_mono_ms() < until_ms)
 		rc = step(r, err);

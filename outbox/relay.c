@@ -238,6 +238,14 @@ rebuild(struct skald_relay *r, struct skald_err *err)
 	}
 	skald__tick_drop(r);
 	skald__wal_close(r);
+	if (r->core.is_wal && r->window.resume > r->core.recorded &&
+		skald__wal_record(r, false, err)) {
+		fail_sql(r, err);
+		return SKALD_OK;
+	}
+	if (r->core.state !=
+		SKALD__RELAY_REBUILDING) /* it was not ours to record any more */
+		return SKALD_OK;
 	rc = skald__publish_rebuild(r, &ignored);
 	if (rc)
 		*err = ignored;

@@ -127,6 +127,7 @@ begin_rows(struct skald__relay_core *c, uint64_t ordinal)
 	c->is_asked = false;
 	c->is_full = false;
 	c->is_dry = false;
+	c->is_moved = false;
 	c->is_between = true;
 	c->send_at_ms = 0;
 	c->gate_at_ms = 0;
@@ -337,6 +338,7 @@ see_recorded(
 		return;
 	c->recorded = ev->ordinal;
 	c->recorded_at_ms = now_ms;
+	c->is_moved = false;
 	if (ev->is_marked && c->marks_left > 0)
 		c->marks_left--;
 	c->drain_due = ev->epoch_due;
@@ -354,6 +356,8 @@ see_other(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 		c->is_wal = true;
 		c->retry_at_ms = now_ms;
 		c->state = SKALD__RELAY_OPENING;
+	} else if (ev->kind == SKALD__EV_MOVED) {
+		c->is_moved = true;
 	} else if (ev->kind == SKALD__EV_READABLE) {
 		c->is_dry = false;
 	} else if (ev->kind == SKALD__EV_READ && is_streaming) {
@@ -446,6 +450,7 @@ see_leader_event(
 		break;
 	case SKALD__EV_ENTERED:
 	case SKALD__EV_READABLE:
+	case SKALD__EV_MOVED:
 	case SKALD__EV_READ:
 	case SKALD__EV_LEFT:
 	case SKALD__EV_GATED:
@@ -519,6 +524,7 @@ skald__relay_see(
 	case SKALD__EV_ENTERED:
 	case SKALD__EV_STARTED:
 	case SKALD__EV_READABLE:
+	case SKALD__EV_MOVED:
 	case SKALD__EV_READ:
 	case SKALD__EV_RECORDED:
 	case SKALD__EV_LEFT:

@@ -44,6 +44,7 @@ enum skald__relay_event {
 	SKALD__EV_ENTERED, /* mode wal is recorded */
 	SKALD__EV_STARTED, /* rows will come */
 	SKALD__EV_READABLE, /* something came */
+	SKALD__EV_MOVED, /* nothing of ours, but WAL that need not be kept */
 	SKALD__EV_READ, /* count rows are here; is_end: nothing more for now */
 	SKALD__EV_RECORDED, /* ordinal is written down; is_marked; epoch_due: drain; is_full: too
 			       much WAL is held, leave */
@@ -185,6 +186,7 @@ struct skald__relay_core {
 	/* mode wal */
 	bool is_wal; /* what is done now, not what is wanted */
 	bool is_dry; /* nothing to read until told */
+	bool is_moved; /* to be written down */
 	bool is_between; /* the last row produced ended its transaction */
 	bool drain_due; /* produce to the end of the transaction, then record */
 	bool must_leave; /* the slot holds too much */

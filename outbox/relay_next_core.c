@@ -145,7 +145,7 @@ is_drained(const struct skald__relay_core *c)
 static int64_t
 record_at(const struct skald__relay_core *c)
 {
-	if (c->resume > c->recorded || c->marks_left > 0)
+	if (c->resume > c->recorded || c->marks_left > 0 || c->is_moved)
 		return c->recorded_at_ms + c->conf.mark_ms;
 	if (c->here > c->done)
 		return c->recorded_at_ms + c->conf.progress_ms;

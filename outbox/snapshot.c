@@ -83,3 +83,47 @@ skald__snapshot_done(struct skald__snapshot *s)
 	free(s->xip);
 	*s = (struct skald__snapshot){ 0 };
 }
+
+/* --- what it does not see ---------------------------------------------------------------------- */
+
+void
+skald__unseen_clear(struct skald__unseen *u)
+{
+	u->count = 0;
+	u->lost_lsn = UINT64_MAX;
+}
+
+void
+skald__unseen_add(struct skald__unseen *u, uint64_t xid, uint64_t lsn)
+{
+	if (u->count > 0 && u->items[u->count - 1].xid == xid)
+		return;
+	if (u->count < SKALD__UNSEEN_MAX) {
+		u->items[u->count].xid = xid;
+		u->items[u->count++].lsn = lsn;
+	} else if (lsn < u->lost_lsn) {
+		u->lost_lsn = lsn;
+	}
+}
+
+void
+skald__unseen_look(struct skald__unseen *u, const struct skald__snapshot *s)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < u->count; i++)
+		if (!skald__snapshot_sees(s, u->items[i].xid))
+			u->items[kept++] = u->items[i];
+	u->count = kept;
+}
+
+uint64_t
+skald__unseen_bound(const struct skald__unseen *u, uint64_t lsn)
+{
+	uint64_t bound = u->lost_lsn < lsn ? u->lost_lsn : lsn;
+
+	for (unsigned i = 0; i < u->count; i++)
+		if (u->items[i].lsn < bound)
+			bound = u->items[i].lsn;
+	return bound;
+}

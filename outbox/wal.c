@@ -6,7 +6,10 @@
  * W2  `flushed` is the end of a transaction of which, and of all before, every row is
  *     acknowledged; or where the server said to be while nothing was under way.
  * W3  A snapshot becomes a mark once `flushed` has reached the end of WAL as it was when
- *     the snapshot was taken: whoever it sees had committed below.
+ *     the snapshot was taken: whoever it sees had committed below. Not all that had
+ *     committed below is seen by it: `unseen` knows who of those was streamed.
+ * W5  The server is told only what is written down: what a slot knows beyond that, it
+ *     does not know from us.
  * W4  Nothing is kept of a row but its place in the window once it is produced: after
  *     trouble the stream begins again at `flushed`.
  */
@@ -24,6 +27,10 @@
 
 #define QUEUE_BYTES_MAX (8 * 1024 * 1024) /* read, not produced; one row may be as big */
 #define STATUS_MS       200 /* how often the server is told that we got on */
+#define BOUND_MS        10000 /* what was streamed before this stream is seen by all then */
+#define MOVED_BYTES     65536 /* of others' WAL: worth writing down, so that it can go */
+#define MOVED_MS        2000
+#define BUSY_MS         1000 /* so long a slot may be in use before that is trouble */
 #define REPLY_MS        50 /* a server that stops asks in a loop */
 #define STATUS_QUIET_MS 10000 /* and that we live; wal_sender_timeout is a minute */
 #define SNAPSHOT_BYTES  (1024 * 1024)
@@ -166,6 +173,7 @@ skald__wal_close(struct skald_relay *r)
 	w->place = (struct skald_position){ 0, 0, 0 };
 	w->next_lsn = 0;
 	skald_buf_clear(&w->next_snapshot);
+	skald__snapshot_done(&w->next);
 }
 
 void
@@ -222,6 +230,10 @@ judge_start(struct skald_relay *r, enum skald_rc rc, const struct skald_err *err
 	}
 	if (strcmp(err->code, "55006") != 0)
 		return rc;
+	if (r->wal.busy_since_ms == 0)
+		r->wal.busy_since_ms = skald_mono_ms();
+	if (skald_mono_ms() - r->wal.busy_since_ms > BUSY_MS)
+		skald__relay_trouble(r, &r->pg, err, "the slot is in use");
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_STUCK,
 				     .at_ms = skald_mono_ms() + ACTIVE_RETRY_MS });
 	return SKALD_OK;
@@ -245,8 +257,15 @@ skald__wal_start(struct skald_relay *r, struct skald_err *err)
 		skald__wal_close(r);
 		return judge_start(r, rc, err);
 	}
+	skald_log(SKALD_LOG_INFO, "relay streams from slot %s source=%s", r->wal.slot,
+		r->source);
 	r->wal.is_started = true;
-	r->wal.told = r->wal.flushed;
+	r->wal.started_at_ms = skald_mono_ms();
+	skald__unseen_clear(&r->wal.unseen);
+	skald__gate_reset(r);
+	r->wal.busy_since_ms = 0;
+	r->wal.recorded = r->wal.told = r->wal.flushed;
+	r->wal.recorded_at_ms = skald_mono_ms();
 	r->wal.told_at_ms = skald_mono_ms();
 	skald__window_reset(&r->window, 0, (int64_t)r->wal.flushed);
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_STARTED });
@@ -268,6 +287,7 @@ skald__wal_lost(struct skald_relay *r, const struct skald_err *err)
 	}
 	skald__relay_trouble(r, &r->pg, err, "the stream of the outbox broke");
 	skald__wal_close(r);
+	skald__publish_settle(r);
 	skald__relay_tell(r, (struct skald__relay_ev){
 				     .kind = is_opening ? SKALD__EV_LEFT : SKALD__EV_DEAD,
 				     .at_ms = skald__relay_backoff(r, &r->pg) });
@@ -283,6 +303,8 @@ take_row(struct skald_relay *r, const struct skald_stream_item *item, uint64_t *
 
 	if (skald__snapshot_sees(&w->acked, xid))
 		return; /* it was polled, or came out of the slot before */
+	if (!w->next_lsn || !skald__snapshot_sees(&w->next, xid))
+		skald__unseen_add(&w->unseen, xid, w->lsn);
 	if (w->has_last) {
 		push_last(w, SKALD__NO_MARK);
 		(*count)++;
@@ -385,15 +407,18 @@ skald__wal_serve(struct skald_relay *r)
 		return;
 	}
 	follow_window(r);
-	if (now_ms - w->told_at_ms < (w->is_reply_due               ? REPLY_MS
-					     : w->flushed > w->told ? STATUS_MS
-								    : STATUS_QUIET_MS))
+	if (w->flushed - w->recorded >= MOVED_BYTES &&
+		now_ms - w->recorded_at_ms >= MOVED_MS)
+		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_MOVED });
+	if (now_ms - w->told_at_ms < (w->is_reply_due                ? REPLY_MS
+					     : w->recorded > w->told ? STATUS_MS
+								     : STATUS_QUIET_MS))
 		return;
-	if (skald_stream_status(w->session, w->flushed, &err)) {
+	if (skald_stream_status(w->session, w->recorded, &err)) {
 		skald__wal_lost(r, &err);
 		return;
 	}
-	w->told = w->flushed;
+	w->told = w->recorded;
 	w->told_at_ms = now_ms;
 	w->is_reply_due = false;
 	SKALD_FAILPOINT(stream_after_status);
@@ -425,9 +450,12 @@ take_record(struct skald_relay *r, const struct skald_rows *rows,
 		(void)snprintf(w->leave_reason, sizeof(w->leave_reason),
 			"the slot held %" PRId64 " MiB of WAL, above relay.slot_limit",
 			held / 1048576);
-	return w->next_snapshot.failed
-		       ? skald_fail(err, SKALD_RETRY, "skald", "", "out of memory")
-		       : SKALD_OK;
+	if (w->next_snapshot.failed)
+		return skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");
+	if (skald__snapshot_parse(&w->next, snapshot, err))
+		return SKALD_RETRY;
+	skald__unseen_look(&w->unseen, &w->next);
+	return SKALD_OK;
 }
 
 enum skald_rc
@@ -437,6 +465,7 @@ skald__wal_record(struct skald_relay *r, bool is_drained, struct skald_err *err)
 	struct skald__relay_ev ev = { .kind = SKALD__EV_RECORDED,
 		.ordinal = r->window.resume };
 	char term[24], lsn[24], mark_lsn[24], position[SKALD_POSITION_TEXT_BYTES];
+	uint64_t flushed;
 	struct skald_param params[] = { skald_param_int(r->lease.term, term),
 		SKALD_PARAM_NULL, SKALD_PARAM_NULL, SKALD_PARAM_NULL, SKALD_PARAM_NULL,
 		skald_param_text(is_drained ? "t" : "f") };
@@ -446,7 +475,8 @@ skald__wal_record(struct skald_relay *r, bool is_drained, struct skald_err *err)
 	follow_window(r);
 	if (r->window.resume > r->core.recorded)
 		SKALD_FAILPOINT(stream_after_ack);
-	params[1] = skald_param_int((int64_t)w->flushed, lsn);
+	flushed = w->flushed;
+	params[1] = skald_param_int((int64_t)flushed, lsn);
 	if (r->window.resume > 0) {
 		skald_position_format(
 			skald__feed_place(r, r->window.resume - 1), position);
@@ -455,7 +485,10 @@ skald__wal_record(struct skald_relay *r, bool is_drained, struct skald_err *err)
 	if (w->next_lsn && w->next_lsn <= w->flushed) { /* W3 */
 		ev.is_marked = true;
 		params[3] = skald_param_text(w->next_snapshot.data);
-		params[4] = skald_param_int((int64_t)w->next_lsn, mark_lsn);
+		if (skald_mono_ms() - w->started_at_ms > BOUND_MS)
+			params[4] = skald_param_int(
+				(int64_t)skald__unseen_bound(&w->unseen, w->next_lsn),
+				mark_lsn); /* else the last one holds */
 	}
 	rc = skald_sql_query(r->guard, sql_record, params, 6, true, &rows, err);
 	if (rc)
@@ -466,6 +499,8 @@ skald__wal_record(struct skald_relay *r, bool is_drained, struct skald_err *err)
 		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_LOST });
 		return SKALD_OK;
 	}
+	w->recorded = flushed;
+	w->recorded_at_ms = skald_mono_ms();
 	rc = take_record(r, rows, &ev, err);
 	skald_rows_free(rows);
 	if (!rc && is_drained)

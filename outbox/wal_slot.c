@@ -167,8 +167,6 @@ skald__wal_enter(struct skald_relay *r, struct skald_err *err)
 	r->wal.flushed = r->wal.slot_lsn;
 	r->wal.was_impossible = false;
 	skald__tick_drop(r);
-	skald_log(SKALD_LOG_INFO, "relay streams from slot %s source=%s", r->wal.slot,
-		r->source);
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_ENTERED });
 	return SKALD_OK;
 }
@@ -181,6 +179,7 @@ skald__wal_leave(struct skald_relay *r)
 		r->wal.leave_reason, r->source);
 	atomic_fetch_add(r->metrics.left, 1);
 	skald__wal_close(r);
+	skald__publish_settle(r);
 	skald__publish_drop(r);
 	r->wal.drop_due = true;
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_LEFT,

@@ -215,10 +215,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY m.position
 $$;
 
--- Once a second while a key waits: clean up, and let out what is due. Topics in `found` are
+-- Once a second while a key waits: clean up, and let out what is due. Those of `topics_found` are
 -- there now. Of the keys that only the broker can judge one goes at a time: each may cost
 -- everybody a producer.
-CREATE OR REPLACE FUNCTION skald.relay_park_turn(my_term bigint, found text[])
+CREATE OR REPLACE FUNCTION skald.relay_park_turn(my_term bigint, topics_found text[])
 RETURNS TABLE (topic text, key bytea, parked_at text, attempts int)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -228,7 +228,7 @@ BEGIN
     END IF;
     RETURN QUERY SELECT * FROM skald.park_clean(10000);
     UPDATE skald.parked_key AS k SET next_at = clock_timestamp()
-        WHERE k.kind = 'relay' AND k.topic = ANY (found) AND k.releasing_id IS NULL;
+        WHERE k.kind = 'relay' AND k.topic = ANY (topics_found) AND k.releasing_id IS NULL;
     PERFORM skald.park_release(d.topic, d.key) FROM (
         (SELECT k.topic, k.key FROM skald.parked_key AS k
             WHERE k.kind = 'relay' AND k.releasing_id IS NULL AND k.code IN ('', '3', '10')

@@ -13,8 +13,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'skald_' || stream FROM skald.relay
 $$;
 
--- Why the slot cannot be streamed from; NULL: it can.
-CREATE OR REPLACE FUNCTION skald.relay_slot_trouble(slot text) RETURNS text
+-- Why the slot cannot be streamed from; NULL: it can. It is only ever told what was recorded
+-- before: a slot that knows more was moved by somebody else, and what lies between is lost
+-- to it.
+CREATE OR REPLACE FUNCTION skald.relay_slot_trouble(slot text, acked_lsn pg_lsn) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     s pg_replication_slots;
@@ -26,6 +28,8 @@ BEGIN
         RETURN 'the replication slot was invalidated: it exceeded max_slot_wal_keep_size';
     ELSIF s.plugin IS DISTINCT FROM 'pgoutput' OR s.database <> current_database() THEN
         RETURN 'the replication slot is another''s';
+    ELSIF s.confirmed_flush_lsn > acked_lsn THEN
+        RETURN 'the replication slot was advanced by somebody else';
     END IF;
     RETURN NULL;
 END $$;
@@ -105,7 +109,7 @@ BEGIN
     IF r.mode = 'wal' THEN
         why := CASE WHEN my_mode <> 'wal' THEN coalesce(my_reason, 'mode poll is configured')
             WHEN is_moved THEN 'this is another timeline: the slot stayed behind'
-            ELSE skald.relay_slot_trouble('skald_' || r.stream) END;
+            ELSE skald.relay_slot_trouble('skald_' || r.stream, r.acked_lsn) END;
     END IF;
     is_open := r.acked_snapshot::text <> r.tick_snapshot::text;
     epoch_due := is_open AND (is_moved OR r.epoch_wanted);
@@ -255,9 +259,9 @@ BEGIN
 END $$;
 
 -- Streaming: every commit up to my_lsn is acknowledged, the last record of it is at
--- my_position. mark_snapshot, taken when WAL ended at mark_lsn, is reached: it becomes the
--- acknowledged one and a mark (NULL: not reached). Answers the next such pair. is_drained:
--- nothing is outstanding, so another epoch may begin.
+-- my_position. mark_snapshot is reached: it becomes the acknowledged one and a mark (NULL:
+-- not reached); it sees every commit below mark_lsn. Answers the next snapshot, and the end of
+-- WAL after it was taken. is_drained: nothing is outstanding, so another epoch may begin.
 CREATE OR REPLACE FUNCTION skald.relay_stream_turn(my_term bigint, my_lsn bigint,
     my_position text, mark_snapshot pg_snapshot, mark_lsn bigint, is_drained boolean,
     OUT held boolean, OUT my_epoch bigint, OUT epoch_due boolean, OUT next_snapshot text,

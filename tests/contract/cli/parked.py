@@ -114,6 +114,29 @@ class Parked(kit.Case):
         tail = skald("outbox", "tail", "--json", "--published", url=self.url).json()
         self.assertEqual(tail["key"], "free")
 
+    def test_tail_follows_what_is_published(self):
+        """Committed rows appear when the relay has them acknowledged, in whatever part."""
+        tail = subprocess.Popen(
+            [kit.SKALD, "--json", "outbox", "tail", "--follow", "--published", "--lines", "1"],
+            env=kit.clean_env({"SKALD_DATABASE_URL": self.url}), stdout=subprocess.PIPE,
+            text=True)
+        self.addCleanup(tail.stdout.close)
+        self.addCleanup(tail.kill)
+        add = "SELECT skald.outbox_add('t', '%s', 'x', '{}')"
+        seen = " = pg_current_snapshot()"
+        self.sql(add % "before")
+        self.sql("UPDATE skald.relay SET acked_snapshot%s, tick_snapshot%s, done_id = -1"
+                 % (seen, seen))
+        self.assertIn('"key":"before"', tail.stdout.readline())
+        self.sql(add % "first")
+        self.sql(add % "second")
+        # inside a tick that sees both, the first is acknowledged; then the tick is
+        self.sql("UPDATE skald.relay SET tick_snapshot%s, done_id = (SELECT min(id) FROM"
+                 " skald.outbox WHERE key = 'first')" % seen)
+        self.assertIn('"key":"first"', tail.stdout.readline())
+        self.sql("UPDATE skald.relay SET acked_snapshot = tick_snapshot, done_id = -1")
+        self.assertIn('"key":"second"', tail.stdout.readline())
+
     # -- retry ----------------------------------------------------------------------------
 
     def test_retry_lets_one_out(self):

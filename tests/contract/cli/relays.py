@@ -97,6 +97,10 @@ class Relays(kit.Case):
         for words in ("polls since 3m", "10 GiB", "catches up", "new epoch"):
             self.assertTrue([a for a in attention if words in a], words)
         self.assert_narrow(skald("status", url=self.url).out)
+        # as it was asked for: told, but nothing to see to
+        self.sql("UPDATE skald.relay SET slot_dropped = 'mode poll is configured',"
+                 " recover_from = NULL, epoch_wanted = false")
+        self.assertEqual(self.attention()[1], [])
 
     def test_markers_are_no_lag(self):
         self.add(2)

@@ -14,12 +14,13 @@
 #define WAIT_MS 10000
 
 const char *kit_role = "postgres";
+bool kit_one_in_flight;
 
 static struct {
 	rd_kafka_t *mock_handle;
 	rd_kafka_mock_cluster_t *mock;
-	struct skald_config *config;
-	struct skald_kafka_props *props;
+	struct skald_config *configs[2];
+	struct skald_kafka_props *props[2]; /* [1]: one request in flight */
 	struct skald_topic_conf topics;
 } kit = { .topics = { .partitions = KIT_PARTITIONS, .replication = -1, .create = true } };
 
@@ -33,36 +34,48 @@ die(const char *what, const struct skald_err *err)
 static void
 stop_broker(void)
 {
-	skald_kafka_props_destroy(kit.props);
-	skald_config_destroy(kit.config);
+	for (int i = 0; i < 2; i++) {
+		skald_kafka_props_destroy(kit.props[i]);
+		skald_config_destroy(kit.configs[i]);
+	}
 	rd_kafka_mock_cluster_destroy(kit.mock);
 	rd_kafka_destroy(kit.mock_handle);
+}
+
+static void
+make_props(int index)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+	char servers[128];
+	const char *sets[] = { servers, "kafka.fetch.wait.max.ms=10",
+		"kafka.max.in.flight=1" };
+	struct skald_config_args args = {
+		.file = "/dev/null", .sets = sets, .set_count = index ? 3 : 2
+	};
+
+	(void)snprintf(servers, sizeof(servers), "kafka.bootstrap.servers=%s",
+		rd_kafka_mock_cluster_bootstraps(kit.mock));
+	if (skald_config_load(&kit.configs[index], &args, &err) ||
+		skald_kafka_props_create(&kit.props[index], kit.configs[index], &err))
+		die("configuration", &err);
 }
 
 const struct skald_kafka_props *
 kit_kafka(void)
 {
-	struct skald_err err = SKALD_ERR_INIT;
-	char servers[128], reason[256];
-	const char *sets[] = { servers, "kafka.fetch.wait.max.ms=10" };
-	struct skald_config_args args = {
-		.file = "/dev/null", .sets = sets, .set_count = 2
-	};
+	char reason[256];
 
-	if (kit.props)
-		return kit.props;
+	if (kit.props[0])
+		return kit.props[kit_one_in_flight];
 	kit.mock_handle = rd_kafka_new(
 		RD_KAFKA_PRODUCER, rd_kafka_conf_new(), reason, sizeof(reason));
 	kit.mock = kit.mock_handle ? rd_kafka_mock_cluster_new(kit.mock_handle, 1) : NULL;
 	if (!kit.mock)
 		die("mock cluster", NULL);
-	(void)snprintf(servers, sizeof(servers), "kafka.bootstrap.servers=%s",
-		rd_kafka_mock_cluster_bootstraps(kit.mock));
-	if (skald_config_load(&kit.config, &args, &err) ||
-		skald_kafka_props_create(&kit.props, kit.config, &err))
-		die("configuration", &err);
+	make_props(0);
+	make_props(1);
 	(void)atexit(stop_broker);
-	return kit.props;
+	return kit.props[kit_one_in_flight];
 }
 
 void
@@ -71,6 +84,28 @@ kit_refuse_produce(int error, unsigned count)
 	while (count--)
 		rd_kafka_mock_push_request_errors(
 			kit.mock, 0, 1, (rd_kafka_resp_err_t)error);
+}
+
+void
+kit_broker_set_up(bool is_up)
+{
+	if (is_up)
+		rd_kafka_mock_broker_set_up(kit.mock, 1);
+	else
+		rd_kafka_mock_broker_set_down(kit.mock, 1);
+}
+
+void
+kit_add_numbered(struct skald_sql *sql, const char *topic, int from, int to)
+{
+	char script[512];
+
+	(void)snprintf(script, sizeof(script),
+		"SELECT skald.outbox_add(topic => '%s', key => 'k' || g %% 50, type => "
+		"'numbered',"
+		" data => to_jsonb(g)) FROM generate_series(%d, %d) AS g",
+		topic, from, to);
+	pg_exec(sql, script);
 }
 
 void
@@ -358,4 +393,105 @@ kit_header_count(const struct kit_record *record, const char *name)
 	for (unsigned i = 0; i < record->header_count; i++)
 		count += strcmp(record->names[i], name) == 0;
 	return count;
+}
+
+/* --- judging -------------------------------------------------------------------------- */
+
+struct seen {
+	const char *id;
+	const char *sequence;
+};
+
+static int
+by_id(const void *a, const void *b)
+{
+	const struct seen *x = a, *y = b;
+	int order = strcmp(x->id, y->id);
+
+	return order ? order : strcmp(x->sequence, y->sequence);
+}
+
+static int
+by_sequence(const void *a, const void *b)
+{
+	const struct seen *x = a, *y = b;
+	int order = strcmp(x->sequence, y->sequence);
+
+	return order ? order : strcmp(x->id, y->id);
+}
+
+/* A key's numbers rise, but for repetitions. */
+static unsigned
+count_inverted(const struct kit_records *all)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < all->count; i++) {
+		const struct kit_record *a = &all->items[i];
+		long n = strtol(a->value ? a->value : "", NULL, 10), most = -1;
+		bool is_first = true;
+
+		if (!a->key)
+			continue;
+		for (unsigned j = 0; j < i && is_first; j++) {
+			const struct kit_record *b = &all->items[j];
+			long m = strtol(b->value ? b->value : "", NULL, 10);
+
+			if (!b->key || strcmp(a->key, b->key) != 0)
+				continue;
+			is_first = strcmp(kit_header(a, "ce_id"),
+					   kit_header(b, "ce_id")) != 0;
+			most = m > most ? m : most;
+		}
+		count += is_first && n < most;
+	}
+	return count;
+}
+
+struct kit_findings
+kit_inspect(const struct kit_records *all)
+{
+	struct seen *seen = calloc(all->count + 1, sizeof(*seen));
+	struct kit_findings f = { 0 };
+	const char *highest;
+
+	for (unsigned i = 0; i < all->count; i++) {
+		seen[i].id = kit_header(&all->items[i], "ce_id");
+		seen[i].sequence = kit_header(&all->items[i], "ce_sequence");
+	}
+	qsort(seen, all->count, sizeof(*seen), by_id);
+	for (unsigned i = 0; i < all->count; i++) {
+		bool is_same = i && strcmp(seen[i].id, seen[i - 1].id) == 0;
+
+		f.messages += !is_same;
+		f.repeats += is_same;
+		f.moved += is_same && strcmp(seen[i].sequence, seen[i - 1].sequence) != 0;
+	}
+	qsort(seen, all->count, sizeof(*seen), by_sequence);
+	for (unsigned i = 1; i < all->count; i++)
+		f.moved += strcmp(seen[i].sequence, seen[i - 1].sequence) == 0 &&
+			   strcmp(seen[i].id, seen[i - 1].id) != 0;
+	free(seen);
+	/* what a consumer with a watermark would drop although it never had it */
+	highest = "";
+	for (unsigned i = 0; i < all->count; i++) {
+		const char *sequence = kit_header(&all->items[i], "ce_sequence");
+		bool is_first = true;
+
+		if (i && all->items[i].partition != all->items[i - 1].partition)
+			highest = "";
+		if (strcmp(sequence, highest) > 0) {
+			highest = sequence;
+			continue;
+		}
+		for (unsigned j = i; j-- > 0 && is_first;) {
+			if (all->items[j].partition != all->items[i].partition)
+				break;
+			is_first = strcmp(kit_header(&all->items[j], "ce_sequence"),
+					   sequence) != 0;
+		}
+		f.fallen += is_first;
+	}
+	f.inverted = all->count <= 5000 ? count_inverted(all) : 0;
+	return f;
 }

@@ -39,12 +39,18 @@ struct kit_records {
 
 /* One broker (librdkafka's mock) and its properties per process. */
 const struct skald_kafka_props *kit_kafka(void);
-/* The next produce requests are answered with this error of the protocol. */
+/* The next produce requests are answered with this error of the protocol; 0: as always. */
 void kit_refuse_produce(int error, unsigned count);
+void kit_broker_set_up(bool is_up); /* down: nobody answers */
 void kit_make_topic(const char *name);
 const struct skald_topic_conf *kit_topics(void);
 
 extern const char *kit_role; /* as whom relays connect: postgres */
+/*
+ * Relays are started with one request in flight a broker: the mock does not check sequence
+ * numbers and stores what was under way behind a refused batch, which Kafka refuses.
+ */
+extern bool kit_one_in_flight;
 
 /* A relay on a thread of its own; the tests name topic and database alike. */
 struct kit_relay {
@@ -67,11 +73,25 @@ bool kit_wait(struct skald_sql *sql, const char *query, int64_t want);
 /* Wait until the relay has acknowledged and recorded everything that is committed now. */
 bool kit_wait_relayed(struct skald_sql *sql);
 
+/* Adds rows `from` to `to`; keys 'k0' to 'k49', data is the row's number. */
+void kit_add_numbered(struct skald_sql *sql, const char *topic, int from, int to);
+
 /* All records of a topic up to its ends now, by partition and offset. */
 struct kit_records kit_read(const char *topic);
 void kit_free(struct kit_records *records);
 const char *kit_header(
 	const struct kit_record *record, const char *name); /* NULL: none */
 unsigned kit_header_count(const struct kit_record *record, const char *name);
+
+/* Positions: first appearances rise, repetitions are equal. */
+struct kit_findings {
+	unsigned messages; /* distinct ids */
+	unsigned repeats;
+	unsigned moved; /* one id at two positions, or two ids at one */
+	unsigned fallen; /* a first appearance below an earlier one of its partition */
+	unsigned
+		inverted; /* per key, a first appearance of a number below an earlier one */
+};
+struct kit_findings kit_inspect(const struct kit_records *all);
 
 #endif

@@ -1,0 +1,639 @@
+/*
+ * park.c - what Kafka refuses waits with its key in the database, everything else flows,
+ * and what is let out comes in order, whoever crashes when.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/position.h"
+#include "base/rand.h"
+#include "tests/contract/outbox/kit.h"
+#include "tests/support/check.h"
+
+#define TOO_LARGE      10
+#define NOT_AUTHORISED 29
+#define INVALID_RECORD 87
+
+#define PARKED_KEYS     "SELECT count(*) FROM skald.parked_key"
+#define PARKED_MESSAGES "SELECT count(*) FROM skald.parked_message"
+
+static const struct skald_topic_conf no_topics = { .partitions = KIT_PARTITIONS,
+	.replication = -1 };
+
+static void
+add(struct skald_sql *sql, const char *topic, const char *key, int n)
+{
+	char script[256];
+
+	(void)snprintf(script, sizeof(script),
+		"SELECT skald.outbox_add(topic => '%s', key => '%s', type => 't', "
+		"data => '%d')",
+		topic, key, n);
+	pg_exec(sql, script);
+}
+
+static void
+release(struct skald_sql *sql, const char *topic, const char *key)
+{
+	char script[256];
+
+	(void)snprintf(script, sizeof(script), "SELECT skald.park_release('%s', '%s')",
+		topic, key);
+	CHECK_TEXT(pg_text(sql, script), "t");
+}
+
+/* Everything that is committed is published or parked, and nothing waits any more. */
+static bool
+wait_all_out(struct skald_sql *sql)
+{
+	return kit_wait(sql, PARKED_KEYS, 0) && kit_wait(sql, PARKED_MESSAGES, 0) &&
+	       kit_wait_relayed(sql);
+}
+
+static void
+check_order(const char *topic, unsigned messages, unsigned repeats_max)
+{
+	struct kit_records all = kit_read(topic);
+	struct kit_findings f = kit_inspect(&all);
+
+	CU_ASSERT_EQUAL(f.messages, messages);
+	CU_ASSERT(f.repeats <= repeats_max);
+	CU_ASSERT_EQUAL(f.moved, 0);
+	CU_ASSERT_EQUAL(f.fallen, 0);
+	CU_ASSERT_EQUAL(f.inverted, 0);
+	if (f.messages != messages || f.repeats > repeats_max || f.moved || f.fallen ||
+		f.inverted)
+		printf("\n    %s: %u messages, %u repeats, %u moved, %u fallen, "
+		       "%u inverted ",
+			topic, f.messages, f.repeats, f.moved, f.fallen, f.inverted);
+	kit_free(&all);
+}
+
+/* --- topics that are not there -------------------------------------------------------- */
+
+static void
+a_missing_topic_parks_its_rows_and_no_others(void)
+{
+	struct skald_sql *sql = pg_open("miss", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	kit_make_topic("miss.there");
+	kit_relay_start_with(&r, "miss", 0, &no_topics);
+	pg_exec(sql,
+		"SELECT skald.outbox_add(topic => CASE g % 2 WHEN 0 THEN 'miss.there' "
+		"ELSE 'miss.gone' END, key => 'k' || g % 10, type => 't', data => "
+		"to_jsonb(g)) FROM generate_series(1, 200) AS g");
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_published_total"), 100);
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_parked_keys"), 5);
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_parked_messages_total"), 100);
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_rebuilds_total"), 0);
+	CU_ASSERT_EQUAL(pg_int(sql, PARKED_MESSAGES), 100);
+	CU_ASSERT_EQUAL(pg_int(sql, "SELECT min(waiting) FROM skald.parked"), 20);
+	CHECK_TEXT(pg_text(sql, "SELECT code FROM skald.parked_key LIMIT 1"), "3");
+	/* a keyless one waits for itself, and holds up no other */
+	pg_exec(sql, "SELECT skald.outbox_add(topic => 'miss.gone', key => NULL, "
+		     "type => 't', data => '500')");
+	CU_ASSERT(kit_wait(sql, PARKED_KEYS, 6));
+	kit_make_topic("miss.gone");
+	pg_exec(sql, "SELECT skald.outbox_add(topic => 'miss.gone', key => 'k1', "
+		     "type => 't', data => '501')");
+	CU_ASSERT(wait_all_out(sql)); /* by itself */
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_parked_keys"), 0);
+	kit_relay_stop(&r);
+	check_order("miss.there", 100, 0);
+	check_order("miss.gone", 102, 0);
+	skald_sql_close(sql);
+}
+
+static void
+parked_keys_are_known_to_the_next_relay(void)
+{
+	struct skald_sql *sql = pg_open("next", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	kit_relay_start_with(&r, "next", 0, &no_topics);
+	add(sql, "next", "a", 1);
+	add(sql, "next", "b", 2);
+	CU_ASSERT(kit_wait(sql, PARKED_MESSAGES, 2));
+	kit_relay_stop(&r);
+	add(sql, "next", "a", 3);
+	kit_make_topic("next"); /* nobody looked yet: a still waits */
+	kit_relay_start_with(&r, "next", 0, &no_topics);
+	CU_ASSERT(wait_all_out(sql));
+	kit_relay_stop(&r);
+	check_order("next", 3, 0);
+	skald_sql_close(sql);
+}
+
+/* --- records that are refused ----------------------------------------------------------- */
+
+static void
+a_record_of_30_mb_waits_and_the_others_do_not(void)
+{
+	struct skald_sql *sql = pg_open("huge", SKALD_SQL_TOOL);
+	struct kit_relay r;
+	int64_t began_ms;
+
+	kit_relay_start(&r, "huge", 0);
+	add(sql, "huge", "small", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	began_ms = skald_mono_ms();
+	pg_exec(sql,
+		"INSERT INTO skald.outbox (message_id, topic, key, type, source, data, "
+		"correlation_id, traceparent) VALUES (gen_random_uuid(), 'huge', "
+		"'big', 't', '/', convert_to(repeat('x', 30000000), 'UTF8'), '', "
+		"'')");
+	kit_add_numbered(sql, "huge", 1, 100);
+	add(sql, "huge", "big", 101);
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 101));
+	printf("(%lld ms) ", (long long)(skald_mono_ms() - began_ms));
+	CU_ASSERT(kit_wait(sql, PARKED_MESSAGES, 2));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_rebuilds_total"), 0);
+	CHECK_TEXT(pg_text(sql, "SELECT code FROM skald.parked_key"), "10");
+	CU_ASSERT_EQUAL(pg_int(sql, "SELECT octet_length(data) FROM skald.parked_message "
+				    "ORDER BY position LIMIT 1"),
+		30000000);
+	/* without it the other is let out */
+	pg_exec(sql, "DELETE FROM skald.parked_message WHERE octet_length(data) > 1000");
+	release(sql, "huge", "big");
+	CU_ASSERT(wait_all_out(sql));
+	kit_relay_stop(&r);
+	check_order("huge", 102, 0);
+	skald_sql_close(sql);
+}
+
+/* Several keys of one partition, so that a batch holds them all. */
+static void
+names_of_one_partition(char names[5][16])
+{
+	int32_t want = skald_partition_of(SKALD_SLICE_LIT("key0"), KIT_PARTITIONS);
+	unsigned count = 0;
+
+	for (int n = 0; count < 5; n++) {
+		(void)snprintf(names[count], 16, "key%d", n);
+		if (skald_partition_of(skald_slice_text(names[count]), KIT_PARTITIONS) ==
+			want)
+			count++;
+	}
+}
+
+/*
+ * A hundred rows wait for the broker; their batch is refused, and when they are sent one
+ * by one the one after `before` others.
+ */
+static void
+refuse_one_of_a_batch(const char *db, int error, unsigned before)
+{
+	struct skald_sql *sql = pg_open(db, SKALD_SQL_TOOL);
+	char names[5][16];
+	struct kit_relay r;
+	int64_t began_ms;
+
+	names_of_one_partition(names);
+	kit_one_in_flight = true;
+	kit_relay_start(&r, db, 0);
+	kit_one_in_flight = false;
+	add(sql, db, names[0], 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_broker_set_up(false);
+	pg_exec(sql, "BEGIN");
+	for (int i = 1; i <= 100; i++)
+		add(sql, db, names[i % 5], i);
+	pg_exec(sql, "COMMIT");
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_inflight", 100));
+	kit_refuse_produce(error, 1);
+	kit_refuse_produce(0, before);
+	kit_refuse_produce(error, 1);
+	began_ms = skald_mono_ms();
+	kit_broker_set_up(true);
+	CU_ASSERT(kit_wait_relayed(sql));
+	printf("(%lld ms, %lld rebuilds) ", (long long)(skald_mono_ms() - began_ms),
+		(long long)kit_metric(&r, "skald_relay_rebuilds_total"));
+	CU_ASSERT(kit_metric(&r, "skald_relay_rebuilds_total") <= 2);
+	CU_ASSERT_EQUAL(pg_int(sql, PARKED_KEYS), 1);
+	CHECK_TEXT(pg_text(sql, "SELECT convert_from(key, 'UTF8') FROM skald.parked_key"),
+		names[(before + 1) % 5]);
+	CU_ASSERT_EQUAL(pg_int(sql, "SELECT code::int FROM skald.parked_key"), error);
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_published_total"),
+		101 - pg_int(sql, PARKED_MESSAGES));
+	add(sql, db, names[(before + 1) % 5], 101);
+	CU_ASSERT(kit_wait_relayed(sql));
+	release(sql, db, names[(before + 1) % 5]);
+	add(sql, db, names[(before + 1) % 5], 102);
+	CU_ASSERT(wait_all_out(sql));
+	kit_relay_stop(&r);
+	check_order(db, 103, 0);
+	skald_sql_close(sql);
+}
+
+static void
+too_large_for_the_broker_is_found_and_parked(void)
+{
+	refuse_one_of_a_batch("large", TOO_LARGE, 7);
+}
+
+static void
+an_invalid_record_is_found_and_parked(void)
+{
+	refuse_one_of_a_batch("invalid", INVALID_RECORD, 42);
+}
+
+/* Holds for the topic: its other rows are not tried one after the other. */
+static void
+a_topic_that_is_not_ours_parks_all_of_it(void)
+{
+	struct skald_sql *sql = pg_open("rights", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	kit_make_topic("rights.other");
+	kit_one_in_flight = true;
+	kit_relay_start(&r, "rights", 0);
+	kit_one_in_flight = false;
+	add(sql, "rights", "a", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_refuse_produce(NOT_AUTHORISED, 1);
+	add(sql, "rights", "a", 1);
+	CU_ASSERT(kit_wait(sql, PARKED_KEYS, 1));
+	kit_add_numbered(sql, "rights", 2, 51);
+	kit_add_numbered(sql, "rights.other", 1, 50);
+	CU_ASSERT(kit_wait(sql, PARKED_KEYS, 51));
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_published_total"), 51);
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_rebuilds_total"), 1);
+	pg_exec(sql, "UPDATE skald.parked_key SET next_at = now() + interval '5 s'");
+	pg_exec(sql, "SELECT pg_sleep(5.1)"); /* no longer taken for granted */
+	pg_exec(sql, "SELECT skald.park_release(topic, key) FROM skald.parked_key");
+	CU_ASSERT(wait_all_out(sql));
+	kit_relay_stop(&r);
+	check_order("rights", 52, 0);
+	check_order("rights.other", 50, 0);
+	skald_sql_close(sql);
+}
+
+static void
+an_outage_parks_nothing(void)
+{
+	struct skald_sql *sql = pg_open("outage", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	kit_make_topic("outage.new");
+	kit_relay_start(&r, "outage", 0);
+	add(sql, "outage", "a", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_broker_set_up(false);
+	add(sql, "outage", "a", 1);
+	add(sql, "outage.new", "a", 1);
+	(void)usleep(1500 * 1000);
+	CU_ASSERT_EQUAL(pg_int(sql, PARKED_KEYS), 0);
+	kit_broker_set_up(true);
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT_EQUAL(pg_int(sql, PARKED_KEYS), 0);
+	kit_relay_stop(&r);
+	check_order("outage", 2, 1);
+	check_order("outage.new", 1, 0);
+	skald_sql_close(sql);
+}
+
+/* --- letting out ------------------------------------------------------------------------ */
+
+/* The head is refused once more: it and what follows keep waiting, in order. */
+static void
+refused_again_waits_again(void)
+{
+	struct skald_sql *sql = pg_open("again", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	kit_one_in_flight = true;
+	kit_relay_start(&r, "again", 0);
+	kit_one_in_flight = false;
+	add(sql, "again", "k", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_refuse_produce(INVALID_RECORD, 1);
+	add(sql, "again", "k", 1);
+	CU_ASSERT(kit_wait(sql, PARKED_KEYS, 1));
+	for (int i = 2; i <= 5; i++)
+		add(sql, "again", "k", i);
+	CU_ASSERT(kit_wait(sql, PARKED_MESSAGES, 5));
+	kit_broker_set_up(false);
+	pg_exec(sql, "BEGIN");
+	release(sql, "again", "k");
+	add(sql, "again", "k", 6);
+	pg_exec(sql, "COMMIT");
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_inflight", 6));
+	/* the batch, then 1 and 2 go, 3 does not */
+	kit_refuse_produce(INVALID_RECORD, 1);
+	kit_refuse_produce(0, 2);
+	kit_refuse_produce(INVALID_RECORD, 1);
+	kit_broker_set_up(true);
+	CU_ASSERT(kit_wait(sql, "SELECT attempts FROM skald.parked_key", 2));
+	CU_ASSERT(kit_wait(sql, PARKED_MESSAGES, 4)); /* 3, 4, 5, 6 */
+	CU_ASSERT(kit_wait(sql, "SELECT waiting FROM skald.parked_key", 4));
+	release(sql, "again", "k");
+	CU_ASSERT(wait_all_out(sql));
+	kit_relay_stop(&r);
+	check_order("again", 7, 7);
+	skald_sql_close(sql);
+}
+
+static void
+a_key_that_keeps_writing_is_let_out_in_order(void)
+{
+	struct skald_sql *sql = pg_open("busy", SKALD_SQL_TOOL);
+	struct kit_relay r;
+	int n = 0;
+
+	kit_relay_start_with(&r, "busy", 0, &no_topics);
+	while (n < 300)
+		add(sql, "busy", "k", ++n);
+	CU_ASSERT(kit_wait(sql, PARKED_MESSAGES, 300));
+	kit_make_topic("busy");
+	for (int64_t until_ms = skald_mono_ms() + 10000;
+		pg_int(sql, PARKED_KEYS) && skald_mono_ms() < until_ms;)
+		add(sql, "busy", "k", ++n);
+	CU_ASSERT(wait_all_out(sql));
+	kit_relay_stop(&r);
+	printf("(%d messages) ", n);
+	check_order("busy", (unsigned)n, 0);
+	skald_sql_close(sql);
+}
+
+/* More than is read at once. */
+static void
+many_rows_are_let_out_in_parts(void)
+{
+	struct skald_sql *sql = pg_open("many", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	kit_relay_start_with(&r, "many", 0, &no_topics);
+	pg_exec(sql, "SELECT skald.outbox_add(topic => 'many', key => 'k', type => 't', "
+		     "data => to_jsonb(g)) FROM generate_series(1, 4500) AS g");
+	CU_ASSERT(kit_wait(sql, PARKED_MESSAGES, 4500));
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_make_topic("many");
+	CU_ASSERT(wait_all_out(sql));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_released_total"), 4500);
+	kit_relay_stop(&r);
+	check_order("many", 4500, 0);
+	skald_sql_close(sql);
+}
+
+/* The control: what waits is sent again without a marker, and the checker sees it. */
+static void
+let_out_without_a_marker_is_an_inversion(void)
+{
+	struct skald_sql *sql = pg_open("naive", SKALD_SQL_TOOL);
+	struct kit_findings f;
+	struct kit_records all;
+	struct kit_relay r;
+
+	kit_relay_start_with(&r, "naive", 0, &no_topics);
+	for (int i = 1; i <= 3; i++)
+		add(sql, "naive", "k", i);
+	CU_ASSERT(kit_wait(sql, PARKED_MESSAGES, 3));
+	kit_relay_stop(&r);
+	pg_exec(sql, "DELETE FROM skald.parked_key");
+	kit_make_topic("naive");
+	kit_relay_start_with(&r, "naive", 0, &no_topics);
+	add(sql, "naive", "k", 4);
+	CU_ASSERT(kit_wait_relayed(sql));
+	pg_exec(sql,
+		"INSERT INTO skald.outbox (message_id, topic, key, type, source, data, "
+		"correlation_id, traceparent) SELECT message_id, topic, key, type, "
+		"source, data, correlation_id, traceparent FROM skald.parked_message "
+		"ORDER BY position");
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_relay_stop(&r);
+	all = kit_read("naive");
+	f = kit_inspect(&all);
+	CU_ASSERT_EQUAL(f.messages, 4);
+	CU_ASSERT(f.inverted > 0);
+	kit_free(&all);
+	skald_sql_close(sql);
+}
+
+/* --- crashes and zombies ----------------------------------------------------------------- */
+
+static void
+crash(struct skald_sql *sql)
+{
+	pg_exec(sql, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+		     "WHERE application_name LIKE 'skald relay%'");
+}
+
+/*
+ * Sessions are cut and relays replaced at random moments while keys are parked, let out,
+ * refused again and written to.
+ */
+static void
+crashes_repeat_equal_positions_and_lose_nothing(void)
+{
+	struct skald_sql *sql = pg_open("walk", SKALD_SQL_TOOL);
+	struct skald_rand rand;
+	struct kit_relay r;
+	int n = 0;
+
+	skald_rand_init(&rand);
+	kit_one_in_flight = true;
+	kit_relay_start(&r, "walk", 0);
+	for (int round = 0; round < 60; round++) {
+		int count = 1 + (int)skald_rand_below(&rand, 60);
+
+		kit_add_numbered(sql, "walk", n + 1, n + count);
+		n += count;
+		switch (skald_rand_below(&rand, 6)) {
+		case 0:
+		case 1:
+			kit_refuse_produce(
+				INVALID_RECORD, 1 + (unsigned)skald_rand_below(&rand, 3));
+			break;
+		case 2:
+			pg_exec(sql, "SELECT skald.park_release(topic, key) FROM "
+				     "skald.parked_key");
+			break;
+		case 3:
+			crash(sql);
+			break;
+		case 4:
+			r.drain_ms = 0;
+			kit_relay_stop(&r);
+			kit_relay_start(&r, "walk", 0);
+			break;
+		default:
+			break;
+		}
+		(void)usleep((unsigned)skald_rand_below(&rand, 30000));
+	}
+	kit_one_in_flight = false;
+	for (int i = 0; i < 100 && pg_int(sql, PARKED_KEYS); i++) {
+		pg_exec(sql,
+			"SELECT skald.park_release(topic, key) FROM skald.parked_key");
+		(void)usleep(300 * 1000);
+	}
+	CU_ASSERT(wait_all_out(sql));
+	printf("(%d messages, %lld parked, %lld rebuilds) ", n,
+		(long long)kit_metric(&r, "skald_relay_parked_messages_total"),
+		(long long)kit_metric(&r, "skald_relay_rebuilds_total"));
+	kit_relay_stop(&r);
+	check_order("walk", (unsigned)n, (unsigned)n * 10);
+	skald_sql_close(sql);
+}
+
+static void
+a_zombie_parks_and_releases_nothing(void)
+{
+	struct skald_sql *sql = pg_open("zombie", SKALD_SQL_TOOL);
+	static const char park[] =
+		"SELECT skald.relay_park(%d, '{t}', '{k}', '{m}', "
+		"'{00000001.0000000000000001.00000000}', '{why}', '{87}', '{1000}', "
+		"'{}', "
+		"'{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', "
+		"'{}', '{}', '{}', '{}', '{}', '{}')";
+	char script[512];
+
+	pg_exec(sql, "SELECT skald.relay_lead(4, 'b', 'poll')");
+	(void)snprintf(script, sizeof(script), park, 3);
+	CHECK_TEXT(pg_text(sql, script), "f");
+	CU_ASSERT_EQUAL(pg_int(sql, PARKED_KEYS), 0);
+	(void)snprintf(script, sizeof(script), park, 4);
+	CHECK_TEXT(pg_text(sql, script), "t");
+	CU_ASSERT_EQUAL(pg_int(sql, PARKED_KEYS), 1);
+	CHECK_TEXT(
+		pg_text(sql, "SELECT held FROM skald.relay_release(3, 't', 'k', 1, 'p')"),
+		"f");
+	pg_exec(sql, "UPDATE skald.parked_key SET next_at = '-infinity'");
+	pg_exec(sql, "SELECT skald.relay_park_turn(3, '{}')");
+	CU_ASSERT_EQUAL(pg_int(sql, "SELECT count(*) FROM skald.outbox"), 0);
+	pg_exec(sql, "SELECT skald.relay_park_turn(4, '{}')");
+	CU_ASSERT_EQUAL(pg_int(sql, "SELECT count(*) FROM skald.outbox"), 1);
+	CHECK_TEXT(
+		pg_text(sql, "SELECT held FROM skald.relay_topic_use(3, 't', 8)"), "f");
+	CU_ASSERT_EQUAL(pg_int(sql, "SELECT count(*) FROM skald.relay_topic"), 0);
+	skald_sql_close(sql);
+}
+
+/* --- what it costs ------------------------------------------------------------------------ */
+
+/* Transactions of a database: what the relay does, and this session's few. */
+static int64_t
+transactions(struct skald_sql *sql, const char *db)
+{
+	char script[256];
+
+	(void)usleep(1200 * 1000); /* sessions report once a second */
+	(void)snprintf(script, sizeof(script),
+		"SELECT xact_commit FROM pg_stat_database WHERE datname = '%s'", db);
+	return pg_int(sql, script);
+}
+
+static int64_t
+cost_of(struct skald_sql *sql, const char *db, struct kit_relay *r, int from, int to)
+{
+	int64_t before = transactions(sql, db);
+	int64_t published = kit_metric(r, "skald_relay_published_total");
+
+	for (int i = from; i < to; i += 100)
+		kit_add_numbered(sql, db, i, i + 99);
+	CU_ASSERT(
+		kit_wait_metric(r, "skald_relay_published_total", published + to - from));
+	return transactions(sql, db) - before;
+}
+
+/* A key that waits costs one statement a second, whatever the others do. */
+static void
+the_others_cost_what_they_cost_before(void)
+{
+	struct skald_sql *sql = pg_open("cost", SKALD_SQL_TOOL);
+	int64_t without, with, began_ms, took_s;
+	struct kit_relay r;
+
+	kit_make_topic("cost");
+	kit_relay_start_with(&r, "cost", 0, &no_topics);
+	kit_add_numbered(sql, "cost", 1, 1);
+	CU_ASSERT(kit_wait_relayed(sql));
+	without = cost_of(sql, "cost", &r, 1000, 5000);
+	add(sql, "cost.gone", "k", 1);
+	CU_ASSERT(kit_wait(sql, PARKED_KEYS, 1));
+	began_ms = skald_mono_ms();
+	with = cost_of(sql, "cost", &r, 5000, 9000);
+	took_s = (skald_mono_ms() - began_ms) / 1000 + 1;
+	printf("(%lld transactions, with a parked key %lld, %lld s) ", (long long)without,
+		(long long)with, (long long)took_s);
+	CU_ASSERT(with <= without + without / 5 + 3 * took_s);
+	kit_relay_stop(&r);
+	skald_sql_close(sql);
+}
+
+/* --- partition counts ---------------------------------------------------------------------- */
+
+static void
+a_topic_keeps_its_partitions_until_nothing_is_outstanding(void)
+{
+	struct skald_sql *sql = pg_open("grown", SKALD_SQL_TOOL);
+	int32_t old = skald_partition_of(SKALD_SLICE_LIT("k7"), 4);
+	int32_t now = skald_partition_of(SKALD_SLICE_LIT("k7"), KIT_PARTITIONS);
+	struct kit_records all;
+	struct kit_relay r;
+
+	CU_ASSERT(old != now);
+	pg_exec(sql, "INSERT INTO skald.relay_topic VALUES ('grown', 4)");
+	kit_relay_start(&r, "grown", 0);
+	add(sql, "grown", "k7", 1);
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT(kit_wait(
+		sql, "SELECT partitions FROM skald.relay_topic", KIT_PARTITIONS));
+	add(sql, "grown", "k7", 2);
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_relay_stop(&r);
+	all = kit_read("grown");
+	CU_ASSERT_EQUAL(all.count, 2);
+	for (unsigned i = 0; i < all.count; i++)
+		CU_ASSERT_EQUAL(all.items[i].partition,
+			strcmp(all.items[i].value, "1") == 0 ? old : now);
+	kit_free(&all);
+	skald_sql_close(sql);
+}
+
+static void
+fewer_partitions_are_taken_up_at_once(void)
+{
+	struct skald_sql *sql = pg_open("shrunk", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	pg_exec(sql, "INSERT INTO skald.relay_topic VALUES ('shrunk', 64)");
+	kit_relay_start(&r, "shrunk", 0);
+	kit_add_numbered(sql, "shrunk", 1, 100);
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT_EQUAL(
+		pg_int(sql, "SELECT partitions FROM skald.relay_topic"), KIT_PARTITIONS);
+	CU_ASSERT_EQUAL(pg_int(sql, PARKED_KEYS), 0);
+	kit_relay_stop(&r);
+	check_order("shrunk", 100, 0);
+	skald_sql_close(sql);
+}
+
+int
+main(void)
+{
+	static const struct check_case cases[] = {
+		CHECK(a_missing_topic_parks_its_rows_and_no_others),
+		CHECK(parked_keys_are_known_to_the_next_relay),
+		CHECK(a_record_of_30_mb_waits_and_the_others_do_not),
+		CHECK(too_large_for_the_broker_is_found_and_parked),
+		CHECK(an_invalid_record_is_found_and_parked),
+		CHECK(a_topic_that_is_not_ours_parks_all_of_it),
+		CHECK(an_outage_parks_nothing),
+		CHECK(refused_again_waits_again),
+		CHECK(a_key_that_keeps_writing_is_let_out_in_order),
+		CHECK(many_rows_are_let_out_in_parts),
+		CHECK(let_out_without_a_marker_is_an_inversion),
+		CHECK(crashes_repeat_equal_positions_and_lose_nothing),
+		CHECK(a_zombie_parks_and_releases_nothing),
+		CHECK(the_others_cost_what_they_cost_before),
+		CHECK(a_topic_keeps_its_partitions_until_nothing_is_outstanding),
+		CHECK(fewer_partitions_are_taken_up_at_once),
+	};
+
+	return check_main("contract.outbox.park", cases, CHECK_COUNT(cases));
+}
