@@ -158,6 +158,10 @@ static void
 note_count(struct skald_relay *r)
 {
 	atomic_store(r->metrics.parked_keys, (int64_t)r->park.key_count);
+	/* releases are due by the clock: nobody would wake us */
+	if (r->core.is_restless != (r->park.key_count > 0))
+		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_RESTLESS,
+					     .is_open = r->park.key_count > 0 });
 }
 
 static void

@@ -358,6 +358,17 @@ step_slowly(struct skald_relay *r, const struct skald__row *row, int refused,
 	return rc;
 }
 
+/* Acknowledged before the producer died: neither sent nor judged again (W5). */
+static void
+skip(struct skald_relay *r, const struct skald__row *row)
+{
+	uint64_t ordinal = r->window.next;
+
+	skald__window_push(&r->window, row->mark, 0);
+	(void)skald__window_ack(&r->window, ordinal);
+	skald__feed_pop(r);
+}
+
 /* The next row: produced, parked or a marker, and popped, unless *is_full. */
 static enum skald_rc
 step(struct skald_relay *r, const struct skald__row *row, bool *is_full,
@@ -368,6 +379,10 @@ step(struct skald_relay *r, const struct skald__row *row, bool *is_full,
 
 	if (!row->cells[SKALD__COL_TOPIC].bytes)
 		return skald__release_begin(r, row, err);
+	if (r->window.next < r->window.known_next && skald__window_is_known(&r->window)) {
+		skip(r, row);
+		return SKALD_OK;
+	}
 	if (r->park.refusal_count && skald__park_take_refusal(r, row, &why))
 		refused = number_of(&why);
 	if (r->park.key_count && skald__park_covers(r, row))
@@ -558,15 +573,15 @@ skald__publish_rebuild(struct skald_relay *r, struct skald_err *err)
 	if (rc)
 		return rc;
 	atomic_fetch_add(r->metrics.rebuilds, 1);
-	if (!r->core.is_wal)
-		skald__window_reset(&r->window, r->window.resume, r->window.resume_mark);
-	else { /* the stream begins anew */
+	if (r->core.is_wal) { /* the stream begins anew */
 		skald__window_reset(&r->window, 0, (int64_t)r->wal.flushed);
 		r->publisher.stuck_ordinal = 0;
+	} else {
+		skald__window_rewind(&r->window);
 	}
 	skald__gate_reset(r);
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_REBUILT,
-				     .ordinal = r->window.done });
+				     .ordinal = r->window.resume });
 	return SKALD_OK;
 }
 

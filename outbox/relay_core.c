@@ -371,6 +371,8 @@ see_other(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 		if (ev->ordinal > c->gated)
 			c->gated = ev->ordinal;
 		c->gate_at_ms = ev->at_ms;
+	} else if (ev->kind == SKALD__EV_RESTLESS) {
+		c->is_restless = ev->is_open;
 	} else if (ev->kind == SKALD__EV_DOZING) {
 		c->nap = ev->is_open ? SKALD__NAP_DOZING : SKALD__NAP_AWAKE;
 	}
@@ -455,6 +457,7 @@ see_leader_event(
 	case SKALD__EV_LEFT:
 	case SKALD__EV_GATED:
 	case SKALD__EV_DOZING:
+	case SKALD__EV_RESTLESS:
 		see_other(c, ev, now_ms);
 		break;
 	case SKALD__EV_CONNECTED:
@@ -517,6 +520,7 @@ skald__relay_see(
 	case SKALD__EV_STUCK:
 	case SKALD__EV_WOKEN:
 	case SKALD__EV_DOZING:
+	case SKALD__EV_RESTLESS:
 	case SKALD__EV_GATED:
 	case SKALD__EV_SLOT_ASKED:
 	case SKALD__EV_SLOT_MADE:

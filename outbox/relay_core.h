@@ -36,6 +36,7 @@ enum skald__relay_event {
 	SKALD__EV_GREW, /* count more rows are here, let out in front of what was */
 	SKALD__EV_PROGRESSED, /* ordinal is written down */
 	SKALD__EV_RUNG, /* looked after the ring */
+	SKALD__EV_RESTLESS, /* is_open: something in the database wants looking after */
 	SKALD__EV_DOZING, /* writers are told to wake us (is_open), or no longer */
 	SKALD__EV_GATED, /* ordinal: what is below is as durable as wanted; at_ms: ask again */
 	SKALD__EV_SLOT_ASKED, /* a slot is being made */
@@ -178,6 +179,7 @@ struct skald__relay_core {
 	bool is_slow; /* the last idle turn took long: look past what nobody may see yet */
 	int64_t busy_at_ms;
 	enum skald__nap nap;
+	bool is_restless; /* no sleep */
 	enum skald__slot slot;
 	int64_t slot_at_ms; /* not before: another try */
 	/* the gate */

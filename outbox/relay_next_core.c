@@ -70,7 +70,7 @@ static bool
 is_tired(const struct skald__relay_core *c, int64_t now_ms)
 {
 	return c->conf.sleep_after_ms > 0 && c->nap == SKALD__NAP_AWAKE &&
-	       c->slot == SKALD__SLOT_NONE &&
+	       !c->is_restless && c->slot == SKALD__SLOT_NONE &&
 	       !(c->conf.wants_wal && now_ms >= c->slot_at_ms) &&
 	       now_ms - c->busy_at_ms >= c->conf.sleep_after_ms;
 }
@@ -92,6 +92,8 @@ next_idle(const struct skald__relay_core *c, int64_t now_ms)
 		return do_verb(SKALD__DO_SLOT);
 	if (now_ms >= c->ring_at_ms)
 		return do_verb(SKALD__DO_RING);
+	if (c->is_restless && c->nap != SKALD__NAP_AWAKE)
+		return do_verb(SKALD__DO_DOZE);
 	if (is_tired(c, now_ms))
 		return (struct skald__relay_do){ .verb = SKALD__DO_DOZE,
 			.is_open = true };

@@ -10,6 +10,8 @@
  * W2  The ordinal `done` itself is not acknowledged, unless done == next.
  * W3  inflight_bytes is the sum over the ordinals in done..next without an A.
  * W4  resume <= done, and no row in resume..done has a mark.
+ * W5  An ordinal acknowledged once stays so when the window is rewound: its row is not to
+ *     be sent again, since it might be refused now although it is in the topic.
  */
 #include "outbox/window_core.h"
 
@@ -34,6 +36,45 @@ skald__window_reset(struct skald__window *w, uint64_t ordinal, int64_t mark)
 {
 	w->done = w->next = w->resume = ordinal;
 	w->resume_mark = mark;
+	w->inflight_bytes = 0;
+	memset(w->acked, 0, sizeof(w->acked));
+	w->known_done = w->known_next = 0;
+}
+
+static bool
+has_bit(const uint64_t *bits, uint64_t ordinal)
+{
+	return (bits[slot_of(ordinal) / 64] >> (slot_of(ordinal) % 64)) & 1;
+}
+
+static bool
+is_known(const struct skald__window *w, uint64_t ordinal)
+{
+	return ordinal < w->known_done ||
+	       (ordinal < w->known_next && has_bit(w->known, ordinal));
+}
+
+bool
+skald__window_is_known(const struct skald__window *w)
+{
+	return is_known(w, w->next);
+}
+
+void
+skald__window_rewind(struct skald__window *w)
+{
+	for (uint64_t o = w->done; o < w->next; o++) {
+		uint64_t bit = UINT64_C(1) << (o % 64);
+		bool known = is_known(w, o) || has_bit(w->acked, o);
+
+		if (known)
+			w->known[slot_of(o) / 64] |= bit;
+		else
+			w->known[slot_of(o) / 64] &= ~bit;
+	}
+	w->known_next = w->next > w->known_next ? w->next : w->known_next;
+	w->known_done = w->done > w->known_done ? w->done : w->known_done;
+	w->done = w->next = w->resume;
 	w->inflight_bytes = 0;
 	memset(w->acked, 0, sizeof(w->acked));
 }

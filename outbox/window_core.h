@@ -27,12 +27,20 @@ struct skald__window {
 	int64_t resume_mark; /* which is this */
 	uint64_t inflight_bytes; /* of rows produced and not acknowledged */
 	uint64_t acked[SKALD__WINDOW_SLOTS / 64]; /* a bit per ordinal in done..next */
+	/* of before it was rewound */
+	uint64_t known_done; /* every ordinal below is acknowledged, */
+	uint64_t known_next; /* and below this those with a bit in known */
+	uint64_t known[SKALD__WINDOW_SLOTS / 64];
 	int64_t marks[SKALD__WINDOW_SLOTS];
 	uint32_t bytes[SKALD__WINDOW_SLOTS];
 };
 
 /* Begin at ordinal: everything below it is done, and may be resumed at mark. */
 void skald__window_reset(struct skald__window *w, uint64_t ordinal, int64_t mark);
+/* Begin again at resume; what is acknowledged is remembered. */
+void skald__window_rewind(struct skald__window *w);
+/* Is the ordinal next acknowledged already, from before it was rewound? */
+bool skald__window_is_known(const struct skald__window *w);
 bool skald__window_is_full(const struct skald__window *w);
 /* The newest row has a mark. */
 bool skald__window_is_at_mark(const struct skald__window *w);

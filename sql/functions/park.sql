@@ -75,7 +75,7 @@ BEGIN
     ON CONFLICT (kind, place, topic, key) DO UPDATE SET
         parked_at = least(k.parked_at, excluded.parked_at),
         again_at = CASE WHEN excluded.parked_at > k.released_at
-            THEN coalesce(k.again_at, excluded.parked_at) ELSE k.again_at END,
+            THEN least(k.again_at, excluded.parked_at) ELSE k.again_at END,
         attempts = k.attempts + 1,
         head_message_id = excluded.head_message_id, next_at = excluded.next_at,
         reason = excluded.reason, code = excluded.code;
@@ -175,16 +175,21 @@ CREATE OR REPLACE FUNCTION skald.relay_release(my_term bigint, my_topic text, my
     marker_id bigint, marker_position text, OUT held boolean, OUT row_count bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+    v_at text;
 BEGIN
     held := skald.park_fence(my_term);
     IF NOT held THEN
         RETURN;
     END IF;
-    UPDATE skald.parked_key SET released_at = marker_position
+    UPDATE skald.parked_key SET released_at = coalesce(released_at, marker_position)
         WHERE kind = 'relay' AND topic = my_topic AND key = my_key
             AND releasing_id = marker_id
-            AND coalesce(released_at, marker_position) = marker_position;
-    IF FOUND THEN
+        RETURNING released_at INTO v_at;
+    IF v_at <> marker_position THEN
+        RAISE EXCEPTION 'a marker stands at %, and stood at %', marker_position, v_at
+            USING ERRCODE = 'SK006', DETAIL = format('outbox id %s', marker_id);
+    ELSIF v_at IS NOT NULL THEN
         SELECT count(*) INTO row_count FROM skald.parked_message
             WHERE topic = my_topic AND parked_key = my_key
                 AND position < marker_position COLLATE "C";

@@ -87,6 +87,12 @@ kit_refuse_produce(int error, unsigned count)
 }
 
 void
+kit_refuse_nothing(void)
+{
+	rd_kafka_mock_clear_request_errors(kit.mock, 0);
+}
+
+void
 kit_broker_set_up(bool is_up)
 {
 	if (is_up)

@@ -41,6 +41,7 @@ struct kit_records {
 const struct skald_kafka_props *kit_kafka(void);
 /* The next produce requests are answered with this error of the protocol; 0: as always. */
 void kit_refuse_produce(int error, unsigned count);
+void kit_refuse_nothing(void); /* forget those that are left */
 void kit_broker_set_up(bool is_up); /* down: nobody answers */
 void kit_make_topic(const char *name);
 const struct skald_topic_conf *kit_topics(void);

@@ -35,6 +35,40 @@ acknowledgements_in_any_order_make_one_number(void)
 	free(w);
 }
 
+/* W5 */
+static void
+what_was_acknowledged_is_known_after_a_rewind(void)
+{
+	static const bool once[] = { true, true, false, true, false };
+	static const bool twice[] = { true, true, true, true, false, false };
+	struct skald__window *w = make(0, -1);
+
+	skald__window_push(w, SKALD__NO_MARK, 1);
+	for (int64_t id = 101; id < 105; id++)
+		skald__window_push(w, SKALD__NO_MARK, 1);
+	CU_ASSERT(skald__window_ack(w, 0));
+	CU_ASSERT(skald__window_ack(w, 1));
+	CU_ASSERT(skald__window_ack(w, 3));
+	skald__window_rewind(w);
+	CU_ASSERT_EQUAL(w->next, 0);
+	CU_ASSERT_EQUAL(w->inflight_bytes, 0);
+	for (uint64_t o = 0; o < 3; o++) {
+		CU_ASSERT_EQUAL(skald__window_is_known(w), once[o]);
+		skald__window_push(w, SKALD__NO_MARK, 1);
+		if (once[o])
+			CU_ASSERT(skald__window_ack(w, o));
+	}
+	CU_ASSERT(skald__window_ack(w, 2));
+	skald__window_rewind(w); /* ordinal 3 was not reached, and is still known */
+	for (uint64_t o = 0; o < 6; o++) {
+		CU_ASSERT_EQUAL(skald__window_is_known(w), twice[o]);
+		skald__window_push(w, SKALD__NO_MARK, 1);
+	}
+	skald__window_reset(w, 0, -1);
+	CU_ASSERT_FALSE(skald__window_is_known(w));
+	free(w);
+}
+
 /* W4 */
 static void
 nothing_is_resumed_behind_a_row_without_a_mark(void)
@@ -143,6 +177,7 @@ main(void)
 	static const struct check_case cases[] = {
 		CHECK(acknowledgements_in_any_order_make_one_number),
 		CHECK(nothing_is_resumed_behind_a_row_without_a_mark),
+		CHECK(what_was_acknowledged_is_known_after_a_rewind),
 		CHECK(what_is_not_in_flight_cannot_be_acknowledged),
 		CHECK(is_full_by_rows_and_by_bytes),
 		CHECK(agrees_with_a_list_of_flags),
