@@ -149,7 +149,7 @@ record_at(const struct skald__relay_core *c)
 {
 	if (c->resume > c->recorded || c->marks_left > 0 || c->is_moved)
 		return c->recorded_at_ms + c->conf.mark_ms;
-	if (c->here > c->done)
+	if (c->here > c->done || c->is_restless)
 		return c->recorded_at_ms + c->conf.progress_ms;
 	return INT64_MAX;
 }
