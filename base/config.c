@@ -382,6 +382,13 @@ skald_config_source_ms(
 	return value ? value->number : 0;
 }
 
+int64_t
+skald_config_source_bytes(
+	const struct skald_config *config, const char *source, const char *key)
+{
+	return skald_config_source_ms(config, source, key);
+}
+
 void
 skald_config_each(const struct skald_config *config, const char *section,
 	skald_config_visit_fn visit, void *ctx)

@@ -67,6 +67,8 @@ const char *skald_config_source_text(
 	const struct skald_config *config, const char *source, const char *key);
 int64_t skald_config_source_ms(
 	const struct skald_config *config, const char *source, const char *key);
+int64_t skald_config_source_bytes(
+	const struct skald_config *config, const char *source, const char *key);
 
 /*
  * Visit each key that is set in a section ("kafka"), or each section of a prefix

@@ -3,7 +3,8 @@
 
 enum { SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR };
 
-#define CENTURY ((int64_t)36500 * DAY)
+#define CENTURY  ((int64_t)36500 * DAY)
+#define PEBIBYTE ((int64_t)1 << 50)
 
 const struct skald__section skald__sections[] = {
 	{ "daemon", "which work this daemon does" },
@@ -43,12 +44,16 @@ const struct skald_option skald__options[] = {
 	{ "kafka", "bootstrap.servers", SKALD_OPTION_TEXT, NULL, 0, 0, NULL,
 		"host:port of some brokers, comma separated" },
 
-	{ "relay", "mode", SKALD_OPTION_CHOICE, "poll", 0, 0, "poll",
-		"how the outbox is read" },
+	{ "relay", "mode", SKALD_OPTION_CHOICE, "poll", 0, 0, "poll|wal",
+		"how the outbox is read: looked at in turns, or streamed from WAL by a slot" },
 	{ "relay", "poll_min", SKALD_OPTION_DURATION, "2ms", 1, 10 * SECOND, NULL,
 		"pause between two looks while there is work" },
 	{ "relay", "poll_max", SKALD_OPTION_DURATION, "100ms", 1, MINUTE, NULL,
 		"pause between two looks when idle" },
+	{ "relay", "slot_limit", SKALD_OPTION_BYTES, "0", 0, PEBIBYTE, NULL,
+		"WAL at which the slot is dropped; 0: never" },
+	{ "relay", "gate", SKALD_OPTION_LIST, NULL, 0, 0, NULL,
+		"standbys (application_name) that must have what is published" },
 
 	{ SKALD__SOURCE_PREFIX, "url", SKALD_OPTION_TEXT, NULL, 0, 0, NULL,
 		"libpq conninfo or URI of that database" },
@@ -74,6 +79,10 @@ const struct skald_option skald__options[] = {
 
 	{ "retention", "outbox", SKALD_OPTION_DURATION, "1d", 0, CENTURY, NULL,
 		"published rows of the outbox" },
+	{ "retention", "sagas", SKALD_OPTION_DURATION, "90d", 0, CENTURY, NULL,
+		"finished sagas; their names, keys and ids stay for ever" },
+	{ "retention", "barrier", SKALD_OPTION_DURATION, "400d", 0, CENTURY, NULL,
+		"what participants remember of commands, at least" },
 	{ "retention", "consumed", SKALD_OPTION_DURATION, "14d", 0, CENTURY, NULL,
 		"ids remembered by consume_once" },
 	{ "retention", "dead_letters", SKALD_OPTION_DURATION, "90d", 0, CENTURY, NULL,

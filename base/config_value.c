@@ -201,6 +201,20 @@ parse_list(const struct skald_option *option, char *text, struct skald_slice *ba
 	return true;
 }
 
+/* In the largest unit that leaves no rest: "16MiB", "0". */
+static void
+add_bytes(int64_t bytes, struct skald_buf *out)
+{
+	static const char *const units[] = { "", "KiB", "MiB", "GiB" };
+	unsigned unit = 0;
+
+	while (bytes && bytes % 1024 == 0 && unit < 3) {
+		bytes /= 1024;
+		unit++;
+	}
+	skald_buf_addf(out, "%lld%s", (long long)bytes, units[unit]);
+}
+
 static void
 describe_ms(int64_t min, int64_t max, struct skald_buf *out)
 {
@@ -226,8 +240,11 @@ skald__value_describe(const struct skald_option *option, struct skald_buf *out)
 		describe_ms(option->min, option->max, out);
 		break;
 	case SKALD_OPTION_BYTES:
-		skald_buf_addf(out, "bytes from %lld to %lld, such as 64KiB or 16MiB",
-			(long long)option->min, (long long)option->max);
+		skald_buf_add_text(out, "bytes from ");
+		add_bytes(option->min, out);
+		skald_buf_add_text(out, " to ");
+		add_bytes(option->max, out);
+		skald_buf_add_text(out, ", such as 64MiB or 10GiB");
 		break;
 	case SKALD_OPTION_CHOICE:
 		describe_choices(option->choices, out);

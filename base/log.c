@@ -290,6 +290,12 @@ log_message(enum skald_log_level level, const struct skald_err *err, const char 
 		write_line(line.data, line.bytes);
 }
 
+bool
+skald_log_is_on(enum skald_log_level level)
+{
+	return level <= sink.level;
+}
+
 void
 skald_log(enum skald_log_level level, const char *fmt, ...)
 {

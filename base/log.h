@@ -8,6 +8,8 @@
 #ifndef SKALD_BASE_LOG_H
 #define SKALD_BASE_LOG_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 #include "base/rc.h"
 
@@ -18,6 +20,8 @@ enum skald_log_format { SKALD_LOG_AUTO, SKALD_LOG_TEXT, SKALD_LOG_JSON };
 void skald_log_init(
 	const char *program, enum skald_log_level level, enum skald_log_format format);
 
+/* Would a line of this level be written? For what is costly to say. */
+bool skald_log_is_on(enum skald_log_level level);
 /* "could not do x: why key=value key2=value2": pairs stand at the end of the message. */
 void skald_log(enum skald_log_level level, const char *fmt, ...) SKALD_PRINTF(2, 3);
 /* The message, then err's origin, code and text as fields. */

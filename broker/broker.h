@@ -53,7 +53,6 @@ bool skald_cluster_is_dev(const char *cluster_id); /* mockCluster...: the dev br
  */
 SKALD_MUSTUSE enum skald_rc skald_topic_partitions(struct skald_cluster *cluster,
 	const char *topic, int64_t timeout_ms, int32_t *count, struct skald_err *err);
-
 /*
  * The same of many, sorted by name, by one question: 0 also for those that this client
  * may not see.
@@ -61,6 +60,9 @@ SKALD_MUSTUSE enum skald_rc skald_topic_partitions(struct skald_cluster *cluster
 SKALD_MUSTUSE enum skald_rc skald_topics_partitions(struct skald_cluster *cluster,
 	const char *const *topics, unsigned count, int64_t timeout_ms, int32_t *counts,
 	struct skald_err *err);
+/* How many copies its partitions have, at least; 0 when it does not exist. */
+SKALD_MUSTUSE enum skald_rc skald_topic_replicas(struct skald_cluster *cluster,
+	const char *topic, int64_t timeout_ms, int32_t *count, struct skald_err *err);
 
 struct skald_topic_conf {
 	int32_t partitions; /* 8 */

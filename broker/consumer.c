@@ -481,8 +481,8 @@ tell_lost(struct skald_kafka_consumer *c)
 {
 	rd_kafka_topic_partition_list_t *list;
 
-	if (c->part_count == 0)
-		return;
+	if (c->part_count == 0 || !c->conf.on_group)
+		return; /* without a group nobody is told */
 	list = rd_kafka_topic_partition_list_new((int)c->part_count);
 	for (unsigned i = 0; i < c->part_count; i++)
 		rd_kafka_topic_partition_list_add(

@@ -95,6 +95,7 @@ skald_cluster_id(struct skald_cluster *cluster, int64_t timeout_ms,
 
 struct topic_state {
 	int32_t partitions; /* 0: no such topic */
+	int32_t replicas; /* of the partition that has the fewest */
 	bool has_leaders; /* every partition has one */
 };
 
@@ -105,9 +106,12 @@ read_topic(const rd_kafka_metadata_topic_t *t, struct topic_state *state)
 		return;
 	state->partitions = t->partition_cnt;
 	state->has_leaders = !t->err && t->partition_cnt > 0;
-	for (int i = 0; i < t->partition_cnt; i++)
+	for (int i = 0; i < t->partition_cnt; i++) {
 		if (t->partitions[i].leader < 0 || t->partitions[i].err)
 			state->has_leaders = false;
+		if (i == 0 || t->partitions[i].replica_cnt < state->replicas)
+			state->replicas = t->partitions[i].replica_cnt;
+	}
 }
 
 static enum skald_rc
@@ -206,6 +210,19 @@ skald_topics_partitions(struct skald_cluster *cluster, const char *const *topics
 	}
 	rd_kafka_metadata_destroy(md);
 	return SKALD_OK;
+}
+
+enum skald_rc
+skald_topic_replicas(struct skald_cluster *cluster, const char *topic, int64_t timeout_ms,
+	int32_t *count, struct skald_err *err)
+{
+	struct topic_state state;
+	enum skald_rc rc;
+
+	rc = look(cluster, topic, timeout_ms, &state, err);
+	if (!rc)
+		*count = state.replicas;
+	return rc;
 }
 
 enum skald_rc

@@ -3,7 +3,7 @@
  * be pasted. Looks only, changes nothing; goes on after a failure as far as
  * the rest can still be looked at.
  */
-#include "cli/own.h"
+#include "cli/doctor_own.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,30 +12,21 @@
 #include <unistd.h>
 
 #include "base/json.h"
-#include "base/limits.h"
 #include "broker/broker.h"
 
-#define KAFKA_MS         4000 /* one question to the brokers */
 #define SERVER_VERSION   130000
-#define WAITING_WARN_S   60
 #define NAME_WIDTH       12
+#define FIX_COLUMN       (NAME_WIDTH + 14)
+#define FIX_WIDTH        78 /* and a backslash */
 #define KAFKA_OLDEST     0x020002ff
 #define KAFKA_LESS_FATAL 0x020300ff
 #define KAFKA_WITH_FIXES 0x020500ff
 
-enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
-
-struct doctor {
-	struct skald__cli *cli;
-	const char *source; /* that is looked at; NULL: none in particular */
-	unsigned counts[3];
-};
-
 /* --- saying -------------------------------------------------------------------------------- */
 
 static void
-say_json(const struct doctor *doctor, enum verdict verdict, const char *check,
-	const char *fix, const char *message)
+say_json(const struct skald__doctor *doctor, enum skald__verdict verdict,
+	const char *check, const char *fix, const char *message)
 {
 	static const char *const names[] = { "ok", "warn", "fail" };
 	struct skald_buf out;
@@ -52,12 +43,41 @@ say_json(const struct doctor *doctor, enum verdict verdict, const char *check,
 	skald_buf_done(&out);
 }
 
-static void say(struct doctor *doctor, enum verdict verdict, const char *check,
-	const char *fix, const char *fmt, ...) SKALD_PRINTF(5, 6);
-
+/* A command that goes on in another line says so; SQL need not. */
 static void
-say(struct doctor *doctor, enum verdict verdict, const char *check, const char *fix,
-	const char *fmt, ...)
+print_fix(const char *fix)
+{
+	static const char *const programs[] = { "skald ", "skaldd ", "kafka-" };
+	unsigned column = FIX_COLUMN;
+	bool is_command = false;
+
+	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++)
+		is_command |= strncmp(fix, programs[i], strlen(programs[i])) == 0;
+	if (!is_command) {
+		skald__wrap(stdout, fix, FIX_COLUMN, FIX_COLUMN);
+		return;
+	}
+	for (bool is_first = true; *fix; is_first = false) {
+		size_t word = strcspn(fix, " ");
+
+		if (!is_first && column + 1 + word > FIX_WIDTH) {
+			printf(" \\\n%*s", FIX_COLUMN, "");
+			column = FIX_COLUMN;
+		} else if (!is_first) {
+			printf(" ");
+			column++;
+		}
+		(void)fwrite(fix, 1, word, stdout);
+		column += (unsigned)word;
+		fix += word;
+		fix += strspn(fix, " ");
+	}
+	printf("\n");
+}
+
+void
+skald__doctor_say(struct skald__doctor *doctor, enum skald__verdict verdict,
+	const char *check, const char *fix, const char *fmt, ...)
 {
 	static const char *const marks[] = { "ok  ", "warn", "FAIL" };
 	static const enum skald__paint paints[] = { SKALD_PAINT_GOOD, SKALD_PAINT_WARN,
@@ -83,7 +103,7 @@ say(struct doctor *doctor, enum verdict verdict, const char *check, const char *
 	if (fix) {
 		printf("%*sfix: %s", NAME_WIDTH + 9, "",
 			skald__paint(doctor->cli, SKALD_PAINT_STRONG));
-		skald__wrap(stdout, fix, NAME_WIDTH + 14, NAME_WIDTH + 14);
+		print_fix(fix);
 		printf("%s", skald__unpaint(doctor->cli));
 	}
 	skald_buf_done(&clean);
@@ -91,10 +111,11 @@ say(struct doctor *doctor, enum verdict verdict, const char *check, const char *
 }
 
 static void
-begin_section(struct doctor *doctor, const char *title)
+begin_section(struct skald__doctor *doctor, const char *title)
 {
-	bool is_first = !doctor->counts[VERDICT_OK] && !doctor->counts[VERDICT_WARN] &&
-			!doctor->counts[VERDICT_FAIL];
+	bool is_first = !doctor->counts[SKALD_VERDICT_OK] &&
+			!doctor->counts[SKALD_VERDICT_WARN] &&
+			!doctor->counts[SKALD_VERDICT_FAIL];
 
 	if (!doctor->cli->is_json)
 		printf("%s%s%s%s\n", is_first ? "" : "\n",
@@ -104,9 +125,18 @@ begin_section(struct doctor *doctor, const char *title)
 
 /* --- one database ---------------------------------------------------------------------------- */
 
-/* One row of text; false when it could not be asked: *why says so, or is another's matter. */
-static bool
-ask(struct skald_sql *sql, const char *statement, struct skald_rows **rows,
+const char *
+skald__doctor_source_flag(const struct skald__doctor *doctor, char *dst, size_t dst_bytes)
+{
+	bool is_main = !doctor->source || strcmp(doctor->source, "main") == 0;
+
+	(void)snprintf(dst, dst_bytes, "%s%s", is_main ? "" : " --source ",
+		is_main ? "" : doctor->source);
+	return dst;
+}
+
+bool
+skald__doctor_ask(struct skald_sql *sql, const char *statement, struct skald_rows **rows,
 	struct skald_err *err)
 {
 	*rows = NULL;
@@ -116,22 +146,30 @@ ask(struct skald_sql *sql, const char *statement, struct skald_rows **rows,
 }
 
 static void
-check_server(struct doctor *doctor, struct skald_sql *sql)
+check_server(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
 
-	if (!ask(sql,
+	if (!skald__doctor_ask(sql,
 		    "SELECT current_setting('server_version_num'),"
 		    " current_setting('server_version'), current_database(), "
-		    "current_user",
-		    &rows, &err))
-		say(doctor, VERDICT_FAIL, "server", NULL, "%s", err.text);
-	else if (skald_rows_int(rows, 0, 0, 0) < SERVER_VERSION)
-		say(doctor, VERDICT_FAIL, "server", "upgrade PostgreSQL to 13 or newer",
+		    "current_user,"
+		    " format('GRANT skald_reader TO %I;', current_user)",
+		    &rows, &err)) {
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_FAIL, "server", NULL, "%s", err.text);
+		skald_rows_free(rows);
+		return;
+	}
+	(void)skald_slice_copy(
+		skald_rows_get(rows, 0, 4), doctor->grant, sizeof(doctor->grant));
+	if (skald_rows_int(rows, 0, 0, 0) < SERVER_VERSION)
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "server",
+			"upgrade PostgreSQL to 13 or newer",
 			"PostgreSQL %s: 13 is needed", skald_rows_get(rows, 0, 1).data);
 	else
-		say(doctor, VERDICT_OK, "server", NULL,
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "server", NULL,
 			"PostgreSQL %s, database %s, user %s",
 			skald_rows_get(rows, 0, 1).data, skald_rows_get(rows, 0, 2).data,
 			skald_rows_get(rows, 0, 3).data);
@@ -140,40 +178,42 @@ check_server(struct doctor *doctor, struct skald_sql *sql)
 
 /* true when there is a schema to look into. */
 static bool
-check_schema(struct doctor *doctor, struct skald_sql *sql)
+check_schema(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	int have = 0;
 	int want = 0;
 
 	if (skald_migrate_version(sql, &have, &want, &err))
-		say(doctor, VERDICT_FAIL, "schema",
-			strcmp(err.code, "42501") == 0
-				? "GRANT skald_reader TO this role;"
-				: "skald db migrate",
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "schema",
+			strcmp(err.code, "42501") == 0 ? doctor->grant
+						       : "skald db migrate",
 			"%s", err.text);
 	else if (have == 0)
-		say(doctor, VERDICT_FAIL, "schema", "skald db migrate", "not installed");
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "schema",
+			"skald db migrate", "not installed");
 	else if (have < want)
-		say(doctor, VERDICT_FAIL, "schema", "skald db migrate",
-			"version %d, this program needs %d", have, want);
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "schema",
+			"skald db migrate", "version %d, this program needs %d", have,
+			want);
 	else if (have > want)
-		say(doctor, VERDICT_WARN, "schema", "upgrade skald",
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "schema", "upgrade skald",
 			"version %d is newer than this program (%d)", have, want);
 	else
-		say(doctor, VERDICT_OK, "schema", NULL, "version %d, current", have);
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "schema", NULL,
+			"version %d, current", have);
 	return have > 0;
 }
 
 /* What the four roles allow, and which of them this session has. */
 static void
-check_rights(struct doctor *doctor, struct skald_sql *sql)
+check_rights(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
 	int64_t missing;
 
-	if (!ask(sql,
+	if (!skald__doctor_ask(sql,
 		    "SELECT 4 - count(*), coalesce(string_agg(rolname, ', ' ORDER BY "
 		    "rolname)"
 		    " FILTER (WHERE pg_has_role(oid, 'MEMBER')), 'none'),"
@@ -181,40 +221,43 @@ check_rights(struct doctor *doctor, struct skald_sql *sql)
 		    " quote_ident(current_user) FROM pg_roles WHERE rolname IN"
 		    " ('skald_app', 'skald_operator', 'skald_daemon', 'skald_reader')",
 		    &rows, &err)) {
-		say(doctor, VERDICT_FAIL, "rights", NULL, "%s", err.text);
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_FAIL, "rights", NULL, "%s", err.text);
 		skald_rows_free(rows);
 		return;
 	}
 	missing = skald_rows_int(rows, 0, 0, 4);
 	if (missing > 0) {
-		say(doctor, VERDICT_WARN, "rights",
-			"skald db migrate, as a role that may create roles",
-			"%lld of the 4 roles of Skald do not exist", (long long)missing);
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "rights",
+			"skald db migrate",
+			"%lld of the 4 roles of Skald do not exist; somebody who may "
+			"create roles should run:",
+			(long long)missing);
 	} else if (!skald_rows_bool(rows, 0, 2)) {
 		char fix[160];
 
 		(void)snprintf(fix, sizeof(fix), "GRANT skald_operator TO %s;",
 			skald_rows_get(rows, 0, 3).data);
-		say(doctor, VERDICT_WARN, "rights", fix,
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "rights", fix,
 			"this session is member of: %s; to act on dead letters it must "
 			"be "
 			"an operator",
 			skald_rows_get(rows, 0, 1).data);
 	} else {
-		say(doctor, VERDICT_OK, "rights", NULL, "this session is member of: %s",
-			skald_rows_get(rows, 0, 1).data);
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "rights", NULL,
+			"this session is member of: %s", skald_rows_get(rows, 0, 1).data);
 	}
 	skald_rows_free(rows);
 }
 
 /* Our daemon sets it on for its own sessions; what breaks the promise is a server that lies. */
 static void
-check_durability(struct doctor *doctor, struct skald_sql *sql)
+check_durability(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
 
-	if (!ask(sql,
+	if (!skald__doctor_ask(sql,
 		    "SELECT current_setting('fsync'), "
 		    "current_setting('full_page_writes'),"
 		    " current_setting('synchronous_commit'),"
@@ -224,18 +267,19 @@ check_durability(struct doctor *doctor, struct skald_sql *sql)
 		    "  unnest(s.setconfig) AS c WHERE c LIKE 'synchronous_commit=%off'"
 		    "  OR c LIKE 'synchronous_commit=%local')",
 		    &rows, &err))
-		say(doctor, VERDICT_FAIL, "durability", NULL, "%s", err.text);
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_FAIL, "durability", NULL, "%s", err.text);
 	else if (!skald_slice_is_text(skald_rows_get(rows, 0, 0), "on"))
-		say(doctor, VERDICT_WARN, "durability",
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "durability",
 			"ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();",
 			"fsync is off: a power cut can undo what was published");
 	else if (!skald_slice_is_text(skald_rows_get(rows, 0, 1), "on"))
-		say(doctor, VERDICT_WARN, "durability",
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "durability",
 			"ALTER SYSTEM SET full_page_writes = on; SELECT "
 			"pg_reload_conf();",
 			"full_page_writes is off");
 	else
-		say(doctor, VERDICT_OK, "durability", NULL,
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "durability", NULL,
 			"fsync on, synchronous_commit %s; skaldd's own sessions: on%s%s",
 			skald_rows_get(rows, 0, 2).data,
 			skald_rows_get(rows, 0, 3).data ? "; roles with their own: " : "",
@@ -244,93 +288,9 @@ check_durability(struct doctor *doctor, struct skald_sql *sql)
 	skald_rows_free(rows);
 }
 
-static void
-check_outbox(struct doctor *doctor, struct skald_sql *sql)
-{
-	struct skald_err err = SKALD_ERR_INIT;
-	struct skald_rows *rows = NULL;
-	int64_t leaves;
-
-	if (!ask(sql,
-		    "SELECT (SELECT count(*) FROM pg_inherits"
-		    " WHERE inhparent = to_regclass('skald.outbox')),"
-		    " (SELECT seqcache FROM pg_sequence"
-		    " WHERE seqrelid = to_regclass('skald.outbox_id'))",
-		    &rows, &err)) {
-		say(doctor, VERDICT_FAIL, "outbox", NULL, "%s", err.text);
-		skald_rows_free(rows);
-		return;
-	}
-	leaves = skald_rows_int(rows, 0, 0, 0);
-	if (leaves != SKALD_OUTBOX_LEAVES)
-		say(doctor, VERDICT_FAIL, "outbox",
-			"restore the missing skald.outbox_N from a backup",
-			"%lld of %d leaves of the ring are there", (long long)leaves,
-			SKALD_OUTBOX_LEAVES);
-	else if (skald_rows_int(rows, 0, 1, 1) != 1)
-		say(doctor, VERDICT_FAIL, "outbox",
-			"ALTER SEQUENCE skald.outbox_id CACHE 1;",
-			"the sequence caches %lld ids: messages of one transaction can "
-			"be "
-			"published out of order",
-			(long long)skald_rows_int(rows, 0, 1, 1));
-	else
-		say(doctor, VERDICT_OK, "outbox", NULL,
-			"%d leaves, sequence without a cache", SKALD_OUTBOX_LEAVES);
-	skald_rows_free(rows);
-}
-
-static void
-check_relay(struct doctor *doctor, struct skald_sql *sql)
-{
-	struct skald_err err = SKALD_ERR_INIT;
-	struct skald_rows *rows = NULL;
-	int64_t beat_s;
-	int64_t rows_waiting;
-	int64_t oldest_s;
-
-	if (!ask(sql,
-		    "SELECT lag_rows::text, floor(lag_seconds)::bigint::text,"
-		    " coalesce(extract(epoch FROM clock_timestamp() - "
-		    "heartbeat_at)::bigint,"
-		    " -1)::text, owner FROM skald.relays",
-		    &rows, &err)) {
-		say(doctor, VERDICT_FAIL, "relay",
-			rows ? "skald db migrate" : "GRANT skald_reader TO this role;",
-			"%s", rows ? "the outbox has no history yet" : err.text);
-		skald_rows_free(rows);
-		return;
-	}
-	rows_waiting = skald_rows_int(rows, 0, 0, 0);
-	oldest_s = skald_rows_int(rows, 0, 1, 0);
-	beat_s = skald_rows_int(rows, 0, 2, -1);
-	if (beat_s < 0)
-		say(doctor, VERDICT_WARN, "relay", "systemctl start skaldd",
-			"none has ever run here; %lld rows wait",
-			(long long)rows_waiting);
-	else if (beat_s > 30)
-		say(doctor, VERDICT_FAIL, "relay", "systemctl start skaldd",
-			"last sign of life %lld s ago; %lld rows wait", (long long)beat_s,
-			(long long)rows_waiting);
-	else
-		say(doctor, VERDICT_OK, "relay", NULL,
-			"led by %s, last sign of life %lld s ago",
-			skald_rows_get(rows, 0, 3).data ? skald_rows_get(rows, 0, 3).data
-							: "nobody",
-			(long long)beat_s);
-	if (rows_waiting && oldest_s > WAITING_WARN_S)
-		say(doctor, VERDICT_WARN, "backlog", "skald outbox ls --waiting",
-			"%lld rows wait, the oldest for %lld s", (long long)rows_waiting,
-			(long long)oldest_s);
-	else
-		say(doctor, VERDICT_OK, "backlog", NULL, "%lld rows wait",
-			(long long)rows_waiting);
-	skald_rows_free(rows);
-}
-
 /* How a stopped partition begins anew; the reason stays to be filled in, for the audit. */
 static void
-say_stopped(struct doctor *doctor, const struct skald_rows *rows, unsigned row)
+say_stopped(struct skald__doctor *doctor, const struct skald_rows *rows, unsigned row)
 {
 	struct skald_slice group = skald_rows_get(rows, row, 0);
 	struct skald_slice topic = skald_rows_get(rows, row, 1);
@@ -338,18 +298,20 @@ say_stopped(struct doctor *doctor, const struct skald_rows *rows, unsigned row)
 	char fix[700];
 
 	(void)snprintf(fix, sizeof(fix),
-		"find out why; then, to begin at its first record: SELECT "
-		"skald.operator_act(action => 'consumer.reset', target => '%s/%s/%.*s', "
-		"reason => '...');",
+		"SELECT skald.operator_act(action => 'consumer.reset', target => "
+		"'%s/%s/%.*s', reason => 'looked into');",
 		group.data, topic.data, (int)strcspn(partitions.data, ","),
 		partitions.data);
-	say(doctor, VERDICT_FAIL, "consumers", fix,
-		"%s on %s stopped at partition %s: %s", group.data, topic.data,
-		partitions.data, skald_rows_get(rows, row, 7).data);
+	skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "consumers", fix,
+		"%s on %s stopped at partition %s: %s. Find out why; then, to begin at "
+		"its "
+		"first record:",
+		group.data, topic.data, partitions.data,
+		skald_rows_get(rows, row, 7).data);
 }
 
 static void
-check_consumers(struct doctor *doctor, struct skald_sql *sql)
+check_consumers(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_param all[2] = { skald_param_text(""), skald_param_text("") };
 	struct skald_err err = SKALD_ERR_INIT;
@@ -357,7 +319,8 @@ check_consumers(struct doctor *doctor, struct skald_sql *sql)
 	unsigned stopped_count = 0;
 
 	if (skald__consumers_by_topic(sql, all, &rows, &err)) {
-		say(doctor, VERDICT_FAIL, "consumers", NULL, "%s", err.text);
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_FAIL, "consumers", NULL, "%s", err.text);
 		return;
 	}
 	for (unsigned r = 0; r < skald_rows_count(rows); r++)
@@ -366,24 +329,25 @@ check_consumers(struct doctor *doctor, struct skald_sql *sql)
 			say_stopped(doctor, rows, r);
 		}
 	if (!stopped_count)
-		say(doctor, VERDICT_OK, "consumers", NULL,
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "consumers", NULL,
 			"%u groups and topics, none stopped", skald_rows_count(rows));
 	skald_rows_free(rows);
 }
 
 static void
-check_letters(struct doctor *doctor, struct skald_sql *sql)
+check_letters(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
 	int64_t count;
 	char fix[96];
 
-	if (!ask(sql,
+	if (!skald__doctor_ask(sql,
 		    "SELECT count(*) FROM skald.dead_letters"
 		    " WHERE state IN ('dead', 'requested', 'claimed')",
 		    &rows, &err)) {
-		say(doctor, VERDICT_FAIL, "dead letters", NULL, "%s", err.text);
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_FAIL, "dead letters", NULL, "%s", err.text);
 		skald_rows_free(rows);
 		return;
 	}
@@ -392,10 +356,11 @@ check_letters(struct doctor *doctor, struct skald_sql *sql)
 		strcmp(doctor->source, "main") ? " --source " : "",
 		strcmp(doctor->source, "main") ? doctor->source : "");
 	if (count > 0)
-		say(doctor, VERDICT_WARN, "dead letters", fix, "%lld open",
-			(long long)count);
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "dead letters", fix,
+			"%lld open", (long long)count);
 	else
-		say(doctor, VERDICT_OK, "dead letters", NULL, "none open");
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_OK, "dead letters", NULL, "none open");
 	skald_rows_free(rows);
 }
 
@@ -403,7 +368,7 @@ check_letters(struct doctor *doctor, struct skald_sql *sql)
 
 /* true when an orchestrator has ever served this database: the rest asks about it. */
 static bool
-check_installation(struct doctor *doctor, struct skald_sql *sql)
+check_installation(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	const char *name =
 		skald_config_text(doctor->cli->config, "daemon", "installation");
@@ -411,18 +376,18 @@ check_installation(struct doctor *doctor, struct skald_sql *sql)
 	struct skald_rows *rows = NULL;
 	bool is_there = false;
 
-	if (!ask(sql,
+	if (!skald__doctor_ask(sql,
 		    "SELECT i.installation, coalesce('cluster ' || i.kafka_cluster_id,"
 		    " 'a dev broker'), current_database(),"
 		    " i.reply_topic FROM (SELECT 1) AS one LEFT JOIN skald.installation "
 		    "AS i"
 		    " ON true",
 		    &rows, &err)) {
-		say(doctor, VERDICT_FAIL, "installation",
-			rows ? NULL : "GRANT skald_reader TO this role;", "%s", err.text);
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "installation",
+			rows ? NULL : doctor->grant, "%s", err.text);
 	} else if (!skald_rows_get(rows, 0, 0).data) {
 		if (strcmp(doctor->source, "main") == 0)
-			say(doctor, VERDICT_OK, "installation", NULL,
+			skald__doctor_say(doctor, SKALD_VERDICT_OK, "installation", NULL,
 				"none recorded: no orchestrator has served this "
 				"database");
 	} else {
@@ -432,13 +397,13 @@ check_installation(struct doctor *doctor, struct skald_sql *sql)
 
 		is_there = true;
 		if (is_main && !skald_slice_is_text(skald_rows_get(rows, 0, 0), mine))
-			say(doctor, VERDICT_FAIL, "installation",
-				"daemon.installation; a copy: skald db adopt --reason "
-				"...",
-				"this database belongs to %s, not to %s",
+			skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "installation",
+				"skald db adopt --reason copied",
+				"this database belongs to %s, not to %s. Set "
+				"daemon.installation, or, if this is a copy:",
 				skald_rows_get(rows, 0, 0).data, mine);
 		else
-			say(doctor, VERDICT_OK, "installation", NULL,
+			skald__doctor_say(doctor, SKALD_VERDICT_OK, "installation", NULL,
 				"%s on %s, replies to %s",
 				skald_rows_get(rows, 0, 0).data,
 				skald_rows_get(rows, 0, 1).data,
@@ -450,12 +415,12 @@ check_installation(struct doctor *doctor, struct skald_sql *sql)
 
 /* Who drives sagas here, and has every partition of replies an owner that keeps up? */
 static void
-check_orchestrator(struct doctor *doctor, struct skald_sql *sql)
+check_orchestrator(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
 
-	if (!ask(sql,
+	if (!skald__doctor_ask(sql,
 		    "SELECT (SELECT count(*) FROM skald.saga_owner"
 		    "  WHERE until > clock_timestamp())::text,"
 		    " count(*)::text, (count(*) FILTER (WHERE until > "
@@ -466,73 +431,79 @@ check_orchestrator(struct doctor *doctor, struct skald_sql *sql)
 		    "  OR caught_up_at < clock_timestamp() - interval '30 s')))::text"
 		    " FROM skald.saga_partition",
 		    &rows, &err))
-		say(doctor, VERDICT_FAIL, "orchestrator", NULL, "%s", err.text);
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_FAIL, "orchestrator", NULL, "%s", err.text);
 	else if (skald_rows_int(rows, 0, 0, 0) == 0)
-		say(doctor, VERDICT_FAIL, "orchestrator", "systemctl start skaldd",
-			"none is alive: sagas stand still");
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "orchestrator",
+			"systemctl start skaldd", "none is alive: sagas stand still");
 	else if (skald_rows_int(rows, 0, 2, 0) < skald_rows_int(rows, 0, 1, 0))
-		say(doctor, VERDICT_WARN, "orchestrator",
-			"skald doctor, in a few seconds",
-			"%s alive, %s of %s partitions served",
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "orchestrator",
+			"skald doctor", "%s alive, %s of %s partitions served",
 			skald_rows_get(rows, 0, 0).data, skald_rows_get(rows, 0, 2).data,
 			skald_rows_get(rows, 0, 1).data);
 	else if (skald_rows_int(rows, 0, 3, 0) > 0)
-		say(doctor, VERDICT_WARN, "orchestrator", "the log of skaldd says why",
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "orchestrator",
+			"journalctl -u skaldd -n 50",
 			"%s partitions of replies are behind: time-outs wait",
 			skald_rows_get(rows, 0, 3).data);
 	else
-		say(doctor, VERDICT_OK, "orchestrator", NULL,
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "orchestrator", NULL,
 			"%s alive, all %s partitions served and caught up",
 			skald_rows_get(rows, 0, 0).data, skald_rows_get(rows, 0, 1).data);
 	skald_rows_free(rows);
 }
 
 static void
-check_definitions(struct doctor *doctor, struct skald_sql *sql)
+check_definitions(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
 
-	if (!ask(sql,
+	if (!skald__doctor_ask(sql,
 		    "SELECT count(DISTINCT name)::text, count(*)::text,"
 		    " (SELECT string_agg(n, ', ') FROM (SELECT name AS n"
 		    "  FROM skald.saga_definitions GROUP BY name"
 		    "  HAVING NOT bool_or(current) LIMIT 5) AS x)"
 		    " FROM skald.saga_definitions",
 		    &rows, &err))
-		say(doctor, VERDICT_FAIL, "definitions", NULL, "%s", err.text);
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_FAIL, "definitions", NULL, "%s", err.text);
 	else if (skald_rows_int(rows, 0, 0, 0) == 0)
-		say(doctor, VERDICT_WARN, "definitions",
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "definitions",
 			"skald saga deploy FILE, or saga.definitions",
 			"none is deployed: no saga can start");
 	else if (skald_rows_get(rows, 0, 2).data)
-		say(doctor, VERDICT_WARN, "definitions", "skald saga use NAME VERSION",
-			"no current version: %s", skald_rows_get(rows, 0, 2).data);
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "definitions",
+			"skald saga use NAME VERSION", "no current version: %s",
+			skald_rows_get(rows, 0, 2).data);
 	else
-		say(doctor, VERDICT_OK, "definitions", NULL, "%s, in %s versions",
-			skald_rows_get(rows, 0, 0).data, skald_rows_get(rows, 0, 1).data);
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "definitions", NULL,
+			"%s, in %s versions", skald_rows_get(rows, 0, 0).data,
+			skald_rows_get(rows, 0, 1).data);
 	skald_rows_free(rows);
 }
 
 static void
-check_stuck(struct doctor *doctor, struct skald_sql *sql)
+check_stuck(struct skald__doctor *doctor, struct skald_sql *sql)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
 
-	if (!ask(sql,
+	if (!skald__doctor_ask(sql,
 		    "SELECT (count(*) FILTER (WHERE status = 'stuck'))::text, "
 		    "count(*)::text,"
 		    " (count(*) FILTER (WHERE overdue))::text"
 		    " FROM skald.sagas WHERE status <> 'finished'",
 		    &rows, &err))
-		say(doctor, VERDICT_FAIL, "sagas", NULL, "%s", err.text);
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_FAIL, "sagas", NULL, "%s", err.text);
 	else if (skald_rows_int(rows, 0, 0, 0) > 0)
-		say(doctor, VERDICT_WARN, "sagas", "skald saga ls --status stuck",
-			"%s stuck, of %s open", skald_rows_get(rows, 0, 0).data,
-			skald_rows_get(rows, 0, 1).data);
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "sagas",
+			"skald saga ls --status stuck", "%s stuck, of %s open",
+			skald_rows_get(rows, 0, 0).data, skald_rows_get(rows, 0, 1).data);
 	else
-		say(doctor, VERDICT_OK, "sagas", NULL, "%s open, %s overdue, none stuck",
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "sagas", NULL,
+			"%s open, %s overdue, none stuck",
 			skald_rows_get(rows, 0, 1).data, skald_rows_get(rows, 0, 2).data);
 	skald_rows_free(rows);
 }
@@ -540,7 +511,7 @@ check_stuck(struct doctor *doctor, struct skald_sql *sql)
 /* --- Kafka ------------------------------------------------------------------------------------ */
 
 static void
-check_library(struct doctor *doctor)
+check_library(struct skald__doctor *doctor)
 {
 	const char *version = skald_kafka_version();
 	unsigned major = 0;
@@ -549,120 +520,88 @@ check_library(struct doctor *doctor)
 	unsigned number;
 
 	if (sscanf(version, "%u.%u.%u", &major, &minor, &patch) < 2) {
-		say(doctor, VERDICT_WARN, "librdkafka", NULL, "%s: unknown version",
-			version);
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "librdkafka", NULL,
+			"%s: unknown version", version);
 		return;
 	}
 	number = major << 24 | minor << 16 | patch << 8 | 0xff;
 	if (number < KAFKA_OLDEST)
-		say(doctor, VERDICT_FAIL, "librdkafka", "upgrade to 2.5 or newer",
-			"%s: 2.0.2 is needed", version);
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "librdkafka",
+			"upgrade to 2.5 or newer", "%s: 2.0.2 is needed", version);
 	else if (number < KAFKA_WITH_FIXES)
-		say(doctor, VERDICT_WARN, "librdkafka", "upgrade to 2.5 or newer",
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "librdkafka",
+			"upgrade to 2.5 or newer",
 			"%s works, but now and then ends a producer without need (%s): "
 			"the relay makes a new one and may send some messages twice",
 			version,
 			number < KAFKA_LESS_FATAL ? "bugs #4438, #4750" : "bug #4750");
 	else
-		say(doctor, VERDICT_OK, "librdkafka", NULL, "%s", version);
+		skald__doctor_say(
+			doctor, SKALD_VERDICT_OK, "librdkafka", NULL, "%s", version);
 }
 
 static bool
-check_cluster(struct doctor *doctor, struct skald_cluster *cluster)
+check_cluster(struct skald__doctor *doctor, struct skald_cluster *cluster)
 {
 	char id[SKALD_CLUSTER_ID_BYTES];
 	struct skald_err err = SKALD_ERR_INIT;
 	unsigned brokers = 0;
 
-	if (skald_cluster_id(cluster, KAFKA_MS, id, &err) ||
-		skald_cluster_brokers(cluster, KAFKA_MS, &brokers, &err)) {
-		say(doctor, VERDICT_FAIL, "brokers",
+	if (skald_cluster_id(cluster, SKALD__DOCTOR_KAFKA_MS, id, &err) ||
+		skald_cluster_brokers(cluster, SKALD__DOCTOR_KAFKA_MS, &brokers, &err)) {
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "brokers",
 			"is Kafka up, and --brokers or kafka.bootstrap.servers right?",
 			"%s", err.text);
 		return false;
 	}
 	if (skald_cluster_is_dev(id))
-		say(doctor, VERDICT_WARN, "brokers", "use Apache Kafka for what matters",
-			"%s", skald_dev_broker_warning());
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "brokers",
+			"use Apache Kafka for what matters", "%s",
+			skald_dev_broker_warning());
 	else
-		say(doctor, VERDICT_OK, "brokers", NULL, "%u, cluster %s", brokers, id);
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "brokers", NULL,
+			"%u, cluster %s", brokers, id);
 	return true;
 }
 
-static void
-check_topic(struct doctor *doctor, struct skald_cluster *cluster, const char *topic,
-	unsigned *there_count)
+static const char *
+adopt_fix(const struct skald__doctor *doctor, char *dst, size_t dst_bytes)
 {
-	bool may_create = skald_config_bool(doctor->cli->config, "topics", "create");
-	struct skald_err err = SKALD_ERR_INIT;
-	int32_t count = 0;
+	char flag[80];
 
-	if (skald_topic_partitions(cluster, topic, KAFKA_MS, &count, &err))
-		say(doctor, VERDICT_FAIL, "topics", NULL, "%s: %s", topic, err.text);
-	else if (count > 0)
-		(*there_count)++;
-	else if (may_create)
-		say(doctor, VERDICT_OK, "topics", NULL,
-			"%s is missing: the relay creates it", topic);
-	else
-		say(doctor, VERDICT_FAIL, "topics",
-			"create it, or --set topics.create=true",
-			"%s is missing, and topics.create is false", topic);
+	(void)snprintf(dst, dst_bytes, "skald db adopt --reason moved%s",
+		skald__doctor_source_flag(doctor, flag, sizeof(flag)));
+	return dst;
 }
 
 /* Where participants answer, and whose Kafka this is. */
 static void
-check_reply_topic(
-	struct doctor *doctor, struct skald_cluster *cluster, struct skald_sql *sql)
+check_reply_topic(struct skald__doctor *doctor, struct skald_cluster *cluster,
+	struct skald_sql *sql)
 {
 	char id[SKALD_CLUSTER_ID_BYTES] = "";
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
-	unsigned there_count = 0;
+	char fix[160];
 	const char *recorded;
 
-	if (!ask(sql, "SELECT reply_topic, kafka_cluster_id FROM skald.installation",
-		    &rows, &err) ||
-		skald_cluster_id(cluster, KAFKA_MS, id, &err)) {
+	if (!skald__doctor_ask(sql,
+		    "SELECT reply_topic, kafka_cluster_id FROM skald.installation", &rows,
+		    &err) ||
+		skald_cluster_id(cluster, SKALD__DOCTOR_KAFKA_MS, id, &err)) {
 		skald_rows_free(rows); /* said before */
 		return;
 	}
 	recorded = skald_rows_get(rows, 0, 1).data;
 	if (recorded && !skald_cluster_is_dev(id) && strcmp(recorded, id) != 0)
-		say(doctor, VERDICT_FAIL, "cluster",
-			"kafka.bootstrap.servers; moved for good: skald db adopt "
-			"--reason ...",
-			"this database belongs to cluster %s, not to %s", recorded, id);
-	check_topic(doctor, cluster, skald_rows_get(rows, 0, 0).data, &there_count);
-	if (there_count)
-		say(doctor, VERDICT_OK, "replies", NULL, "%s is there",
-			skald_rows_get(rows, 0, 0).data);
-	skald_rows_free(rows);
-}
-
-/* The topics of what waits in the outbox; without the right to look there: nothing to say. */
-static void
-check_topics(struct doctor *doctor, struct skald_cluster *cluster, struct skald_sql *sql)
-{
-	struct skald_err err = SKALD_ERR_INIT;
-	struct skald_rows *rows = NULL;
-	unsigned there_count = 0;
-
-	if (skald_conn_query(skald_sql_conn(sql),
-		    "SELECT DISTINCT topic FROM (SELECT topic FROM skald.outbox"
-		    " ORDER BY id DESC LIMIT 10000) AS newest LIMIT 200",
-		    NULL, 0, &rows, &err)) {
-		say(doctor, VERDICT_WARN, "topics", "GRANT skald_reader TO this role;",
-			"not looked at: %s", err.text);
-		return;
-	}
-	for (unsigned r = 0; r < skald_rows_count(rows); r++)
-		check_topic(
-			doctor, cluster, skald_rows_get(rows, r, 0).data, &there_count);
-	if (there_count || !skald_rows_count(rows))
-		say(doctor, VERDICT_OK, "topics", NULL,
-			"%u of the %u that the outbox writes to are there", there_count,
-			skald_rows_count(rows));
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "cluster",
+			adopt_fix(doctor, fix, sizeof(fix)),
+			"this database belongs to cluster %s, not to %s. Set "
+			"kafka.bootstrap.servers, or, if it moved for good:",
+			recorded, id);
+	if (skald__doctor_topic(doctor, cluster, skald_rows_get(rows, 0, 0).data) > 0)
+		skald__doctor_say(doctor, SKALD_VERDICT_OK, "replies", NULL,
+			"%s is there", skald_rows_get(rows, 0, 0).data);
 	skald_rows_free(rows);
 }
 
@@ -684,18 +623,20 @@ config_file(const struct skald__cli *cli)
 }
 
 static void
-check_config(struct doctor *doctor)
+check_config(struct skald__doctor *doctor)
 {
 	const char *file = config_file(doctor->cli);
 	const char *listen = skald_config_text(doctor->cli->config, "http", "listen");
 
-	say(doctor, VERDICT_OK, "config", NULL, "%s; health and metrics on %s",
+	skald__doctor_say(doctor, SKALD_VERDICT_OK, "config", NULL,
+		"%s; health and metrics on %s",
 		file ? file : "no file: environment and flags",
 		listen && listen[0] ? listen : "nothing");
 }
 
 static void
-check_sagas(struct doctor *doctor, struct skald_sql *sql, struct skald_cluster *cluster)
+check_sagas(struct skald__doctor *doctor, struct skald_sql *sql,
+	struct skald_cluster *cluster)
 {
 	if (!check_installation(doctor, sql))
 		return;
@@ -707,7 +648,7 @@ check_sagas(struct doctor *doctor, struct skald_sql *sql, struct skald_cluster *
 }
 
 static void
-check_database(struct doctor *doctor, const struct skald__place *place,
+check_database(struct skald__doctor *doctor, const struct skald__place *place,
 	struct skald_cluster *cluster)
 {
 	struct skald_err err = SKALD_ERR_INIT;
@@ -718,7 +659,7 @@ check_database(struct doctor *doctor, const struct skald__place *place,
 	(void)snprintf(title, sizeof(title), "Database %s", place->name);
 	begin_section(doctor, title);
 	if (skald__place_try(doctor->cli, place, &sql, &err)) {
-		say(doctor, VERDICT_FAIL, "database",
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "database",
 			strcmp(place->name, "main")
 				? "is the server up, and the url of this source right?"
 				: "is the server up, and --database or database.url "
@@ -730,20 +671,22 @@ check_database(struct doctor *doctor, const struct skald__place *place,
 	check_durability(doctor, sql);
 	if (check_schema(doctor, sql)) {
 		check_rights(doctor, sql);
-		check_outbox(doctor, sql);
-		check_relay(doctor, sql);
+		skald__doctor_outbox(doctor, sql);
+		skald__doctor_wal(doctor, sql);
 		check_consumers(doctor, sql);
 		check_letters(doctor, sql);
 		check_sagas(doctor, sql, cluster);
-		if (cluster)
-			check_topics(doctor, cluster, sql);
+		if (cluster) {
+			skald__doctor_topics(doctor, cluster, sql);
+			skald__doctor_position(doctor, cluster, sql);
+		}
 	}
 	skald_sql_close(sql);
 }
 
 /* Kafka, if it can be reached: then the topics are looked at, too. */
 static void
-check_kafka(struct doctor *doctor, struct skald_kafka_props **props,
+check_kafka(struct skald__doctor *doctor, struct skald_kafka_props **props,
 	struct skald_cluster **cluster)
 {
 	struct skald_err err = SKALD_ERR_INIT;
@@ -752,7 +695,7 @@ check_kafka(struct doctor *doctor, struct skald_kafka_props **props,
 	check_library(doctor);
 	if (skald_kafka_props_create(props, doctor->cli->config, &err) ||
 		skald_cluster_open(cluster, *props, &err)) {
-		say(doctor, VERDICT_FAIL, "brokers",
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "brokers",
 			"--brokers HOST:PORT, or kafka.bootstrap.servers", "%s",
 			err.text);
 		return;
@@ -766,7 +709,7 @@ check_kafka(struct doctor *doctor, struct skald_kafka_props **props,
 enum skald__exit
 skald__cmd_doctor(struct skald__cli *cli)
 {
-	struct doctor doctor = { .cli = cli };
+	struct skald__doctor doctor = { .cli = cli };
 	struct skald_kafka_props *props = NULL;
 	struct skald_cluster *cluster = NULL;
 	struct skald__places places;
@@ -781,11 +724,13 @@ skald__cmd_doctor(struct skald__cli *cli)
 		check_database(&doctor, &places.items[i], cluster);
 	if (!cli->is_json)
 		printf("\n%s%u ok, %u to look at, %u failed%s\n",
-			skald__paint(cli, doctor.counts[VERDICT_FAIL] ? SKALD_PAINT_BAD
-								      : SKALD_PAINT_GOOD),
-			doctor.counts[VERDICT_OK], doctor.counts[VERDICT_WARN],
-			doctor.counts[VERDICT_FAIL], skald__unpaint(cli));
+			skald__paint(cli, doctor.counts[SKALD_VERDICT_FAIL]
+						  ? SKALD_PAINT_BAD
+						  : SKALD_PAINT_GOOD),
+			doctor.counts[SKALD_VERDICT_OK],
+			doctor.counts[SKALD_VERDICT_WARN],
+			doctor.counts[SKALD_VERDICT_FAIL], skald__unpaint(cli));
 	skald_cluster_close(cluster);
 	skald_kafka_props_destroy(props);
-	return doctor.counts[VERDICT_FAIL] ? SKALD_EXIT_NO : SKALD_EXIT_DONE;
+	return doctor.counts[SKALD_VERDICT_FAIL] ? SKALD_EXIT_NO : SKALD_EXIT_DONE;
 }

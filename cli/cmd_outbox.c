@@ -12,7 +12,7 @@
 #define FOLLOW_MS      200 /* a person does not notice, the server neither */
 #define TAIL_ROWS      10
 #define STATEMENT_MAX  (96 * 1024)
-#define SNAPSHOT_BYTES 65536
+#define SNAPSHOT_BYTES (3 * 65536)
 
 const struct skald__flag skald__limit_flags[] = {
 	{ "--limit", "N", "at most so many; 0 shows all (50)" },
@@ -25,24 +25,28 @@ const struct skald__flag skald__outbox_flags[] = {
 	{ "--correlation", "ID", "of this correlation id" },
 	{ "--since", "TIME", "not older: an age like 2h, or RFC 3339" },
 	{ "--until", "TIME", "not younger" },
-	{ "--waiting", NULL, "not published yet" },
+	{ "--waiting", NULL, "not published yet, parked ones too" },
 	{ NULL, NULL, NULL },
 };
 const struct skald__flag skald__tail_flags[] = {
 	{ "--follow", NULL, "go on with those that follow" },
+	{ "--published", NULL, "when they are published, not when they are committed" },
 	{ "--lines", "N", "begin with the last N (10)" },
 	{ NULL, NULL, NULL },
 };
 
 /* clang-format off */
 /* What is not seen by the acknowledged snapshot waits; see sql/functions/views.sql. */
-#define IS_WAITING \
-	"(NOT pg_visible_in_snapshot(o.xid, r.acked_snapshot)" \
-	" AND NOT (o.id <= r.done_id AND pg_visible_in_snapshot(o.xid, r.tick_snapshot)))"
+#define IS_BEYOND(r) \
+	"(NOT pg_visible_in_snapshot(o.xid, " r ".acked_snapshot) AND NOT (o.id <= " r \
+	".done_id AND pg_visible_in_snapshot(o.xid, " r ".tick_snapshot)))"
+#define IS_WAITING IS_BEYOND("r")
+#define IS_PARKED  "EXISTS (SELECT FROM skald.parked_message AS p WHERE p.id = o.id)"
 
 #define OUTBOX_COLUMNS \
 	"o.id::text, " SKALD__UTC("o.at") ", o.message_id::text," \
-	" CASE WHEN " IS_WAITING " THEN 'waiting' ELSE 'published' END," \
+	" CASE WHEN " IS_PARKED " THEN 'parked' WHEN " IS_WAITING \
+	" THEN 'waiting' ELSE 'published' END," \
 	" o.topic, o.type, encode(o.key, 'hex'), o.subject, o.source," \
 	" o.correlation_id, "
 /* the last column: a reader may not even ask how long the data is */
@@ -77,9 +81,10 @@ where_messages(struct skald__cli *cli, struct skald__where *where)
 		{ "--type", "o.type = %s" },
 		{ "--correlation", "o.correlation_id = %s" },
 	};
-	char time[SKALD_TIME_TEXT_BYTES];
 	enum skald__exit status;
 
+	/* a marker that lets a parked key out is no message (sql/functions/park.sql) */
+	skald__where_add(where, "o.topic <> ''", SKALD_SLICE_NULL);
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		const char *value = skald__flag_value(cli, texts[i].flag);
 
@@ -87,17 +92,16 @@ where_messages(struct skald__cli *cli, struct skald__where *where)
 			skald__where_add(
 				where, texts[i].condition, skald_slice_text(value));
 	}
-	status = skald__flag_time(cli, "--since", time, sizeof(time));
-	if (!status && time[0])
-		skald__where_add(
-			where, "o.at >= %s::timestamptz", skald_slice_text(time));
+	status = skald__where_time(cli, where, "--since", "o.at >= %s::timestamptz");
 	if (!status)
-		status = skald__flag_time(cli, "--until", time, sizeof(time));
-	if (!status && time[0])
-		skald__where_add(
-			where, "o.at <= %s::timestamptz", skald_slice_text(time));
+		status = skald__where_time(
+			cli, where, "--until", "o.at <= %s::timestamptz");
 	if (!status && skald__flag_is_given(cli, "--waiting"))
-		skald__where_add(where, IS_WAITING, SKALD_SLICE_NULL);
+		skald__where_add(
+			where, "(" IS_WAITING " OR " IS_PARKED ")", SKALD_SLICE_NULL);
+	if (!status && skald__flag_is_given(cli, "--published"))
+		skald__where_add(
+			where, "NOT " IS_WAITING " AND NOT " IS_PARKED, SKALD_SLICE_NULL);
 	return status;
 }
 
@@ -239,15 +243,21 @@ print_lines(const struct skald__cli *cli, const struct skald_rows *rows)
 	skald_buf_done(&line);
 }
 
+/* Where a look stands: what is visible, or what the relay has recorded as acknowledged. */
+#define SEEN_COMMITTED "pg_current_snapshot()::text || ' 1:1: -1'"
+#define SEEN_PUBLISHED \
+	"r.acked_snapshot::text || ' ' || r.tick_snapshot::text || ' ' || r.done_id"
+
 /*
  * What this look sees and the last did not, as the relay itself does it: by
  * snapshot difference, never `id > last`, which misses who commits late.
- * snapshot "" begins: the newest few.
+ * seen "" begins: the newest few.
  */
 static enum skald__exit
 look(const struct skald__cli *cli, struct skald_sql *sql, struct skald__where *where,
-	int64_t lines, struct skald_buf *snapshot)
+	int64_t lines, struct skald_buf *seen)
 {
+	bool is_published = skald__flag_is_given(cli, "--published");
 	struct skald_rows *rows = NULL;
 	struct skald_buf before;
 	struct skald_buf after;
@@ -255,28 +265,32 @@ look(const struct skald__cli *cli, struct skald_sql *sql, struct skald__where *w
 
 	skald_buf_init(&before, STATEMENT_MAX);
 	skald_buf_init(&after, STATEMENT_MAX + SNAPSHOT_BYTES);
-	skald_buf_add_text(&before,
-		"SELECT pg_current_snapshot()::text, m.* FROM (SELECT 1) AS one"
-		" LEFT JOIN LATERAL (SELECT * FROM (SELECT ");
-	skald_buf_addf(&after,
-		", o.id AS n FROM skald.outbox AS o CROSS JOIN skald.relay AS r %s",
-		text_of(where));
-	if (snapshot->bytes)
+	skald_buf_addf(&before,
+		"SELECT %s, m.* FROM skald.relay AS r"
+		" LEFT JOIN LATERAL (SELECT * FROM (SELECT ",
+		is_published ? SEEN_PUBLISHED : SEEN_COMMITTED);
+	skald_buf_add_text(&after, ", o.id AS n FROM skald.outbox AS o");
+	if (seen->bytes)
 		skald_buf_addf(&after,
-			" %s o.xid >= pg_snapshot_xmin('%s'::pg_snapshot)"
-			" AND NOT pg_visible_in_snapshot(o.xid, '%s'::pg_snapshot)",
-			where->text.bytes ? "AND" : "WHERE", snapshot->data,
-			snapshot->data);
+			", (SELECT s[1]::pg_snapshot AS acked_snapshot,"
+			" s[2]::pg_snapshot AS tick_snapshot, s[3]::bigint AS done_id"
+			" FROM string_to_array('%s', ' ') AS s OFFSET 0) AS l",
+			seen->data);
+	skald_buf_addf(&after, " %s", text_of(where));
+	if (seen->bytes)
+		skald_buf_add_text(&after,
+			" AND o.xid >= pg_snapshot_xmin(l.acked_snapshot)"
+			" AND " IS_BEYOND("l"));
 	skald_buf_add_text(&after, " ORDER BY o.id DESC");
-	if (!snapshot->bytes)
+	if (!seen->bytes)
 		skald_buf_addf(&after, " LIMIT %lld", (long long)lines);
 	skald_buf_add_text(&after, ") AS l ORDER BY l.n) AS m ON true");
 	status = ask(cli, sql, &before, &after, where, &rows);
-	if (!status) {
+	if (!status && skald_rows_count(rows)) {
 		struct skald_slice now = skald_rows_get(rows, 0, 0);
 
-		skald_buf_clear(snapshot);
-		skald_buf_add_slice(snapshot, now);
+		skald_buf_clear(seen);
+		skald_buf_add_slice(seen, now);
 		print_lines(cli, rows);
 	}
 	skald_rows_free(rows);
@@ -291,20 +305,20 @@ skald__cmd_outbox_tail(struct skald__cli *cli)
 	struct sigaction action = { .sa_handler = on_interrupt };
 	struct skald_sql *sql = NULL;
 	struct skald__where where;
-	struct skald_buf snapshot;
+	struct skald_buf seen;
 	enum skald__exit status;
 	int64_t lines = TAIL_ROWS;
 
 	sigaction(SIGINT, &action, NULL);
 	skald__where_init(&where);
-	skald_buf_init(&snapshot, SNAPSHOT_BYTES);
+	skald_buf_init(&seen, SNAPSHOT_BYTES);
 	status = skald__flag_int(cli, "--lines", 0, 100000, &lines);
 	if (!status)
 		status = where_messages(cli, &where);
 	if (!status)
 		status = skald__open(cli, &sql);
 	while (!status) {
-		status = look(cli, sql, &where, lines, &snapshot);
+		status = look(cli, sql, &where, lines, &seen);
 		if (status || interrupted || !skald__flag_is_given(cli, "--follow"))
 			break;
 		(void)poll(NULL, 0, FOLLOW_MS);
@@ -312,7 +326,7 @@ skald__cmd_outbox_tail(struct skald__cli *cli)
 			break;
 	}
 	skald_sql_close(sql);
-	skald_buf_done(&snapshot);
+	skald_buf_done(&seen);
 	skald__where_done(&where);
 	return status;
 }

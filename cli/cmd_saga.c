@@ -473,7 +473,9 @@ struct ending {
 static enum skald__exit
 await(struct skald__cli *cli, struct skald_sql *sql, const char *id, struct ending *how)
 {
-	const struct skald_param params[] = { skald_param_text(id) };
+	const struct skald_param params[] = { skald_param_text(id),
+		skald_param_text(cli->args[0]),
+		skald_param_text(skald__flag_value(cli, "--key")) };
 	int64_t timeout_ms = WAIT_DEFAULT_MS;
 	enum skald__exit status = skald__flag_ms(cli, "--timeout", &timeout_ms);
 	int64_t until_ms = skald_mono_ms() + timeout_ms;
@@ -483,8 +485,10 @@ await(struct skald__cli *cli, struct skald_sql *sql, const char *id, struct endi
 
 		status = skald__query(cli, sql,
 			"SELECT status, coalesce(outcome, ''), status IN ('finished',"
-			" 'stuck') FROM skald.sagas WHERE id = $1::uuid",
-			params, 1, &rows);
+			" 'stuck') FROM skald.sagas WHERE id = $1::uuid UNION ALL"
+			" SELECT 'finished', outcome, true FROM skald.saga_past" /* swept */
+			" WHERE name = $2 AND key = $3 AND id = $1::uuid",
+			params, 3, &rows);
 		if (status)
 			break;
 		(void)skald_slice_copy(

@@ -33,8 +33,47 @@ static const struct skald__column relay_columns[] = {
 	{ "stream", NULL, SKALD_KIND_TEXT, 0 },
 	{ "epoch", NULL, SKALD_KIND_NUMBER, 0 },
 	{ "term", NULL, SKALD_KIND_NUMBER, 0 },
+	{ "slot", NULL, SKALD_KIND_TEXT, 0 },
+	{ "slot_status", NULL, SKALD_KIND_TEXT, 0 },
+	{ "lag_bytes", NULL, SKALD_KIND_BYTES, 0 },
+	{ "wal_held_bytes", NULL, SKALD_KIND_BYTES, 0 },
+	{ "safe_wal_size", NULL, SKALD_KIND_BYTES, 0 },
+	{ "spill_bytes", NULL, SKALD_KIND_BYTES, 0 },
+	{ "parked_messages", NULL, SKALD_KIND_NUMBER, 0 },
+	{ "recovering", NULL, SKALD_KIND_RAW, 0 },
+	{ "slot_dropped", NULL, SKALD_KIND_TEXT, 0 },
+	{ "slot_dropped_at", NULL, SKALD_KIND_TIME, 0 },
+	{ "epoch_wanted", NULL, SKALD_KIND_RAW, 0 },
 };
-enum { RELAY_ROWS = 3, RELAY_PARKED = 5, RELAY_HEARTBEAT = 6 };
+enum {
+	RELAY_ROWS = 3,
+	RELAY_PARKED = 5,
+	RELAY_HEARTBEAT = 6,
+	RELAY_SLOT = 10,
+	RELAY_SLOT_STATUS = 11,
+	RELAY_LAG_BYTES = 12,
+	RELAY_HELD = 13,
+	RELAY_SAFE = 14,
+	RELAY_SPILL = 15,
+	RELAY_PARKED_MESSAGES = 16,
+	RELAY_RECOVERING = 17,
+	RELAY_DROPPED = 18,
+	RELAY_DROPPED_AT = 19,
+	RELAY_EPOCH_WANTED = 20,
+	RELAY_COLUMNS = 21
+};
+#define SAFE_LOW \
+	(256 * 1024 * 1024) /* of WAL until the slot is lost: minutes, on a busy server */
+
+/* The same row's second line, when there is a slot. */
+static const struct skald__column slot_columns[RELAY_COLUMNS] = {
+	[RELAY_SLOT] = { NULL, "SLOT", SKALD_KIND_TEXT, 12 },
+	[RELAY_SLOT_STATUS] = { NULL, "STATE", SKALD_KIND_TEXT, 0 },
+	[RELAY_LAG_BYTES] = { NULL, "LAG", SKALD_KIND_BYTES, 0 },
+	[RELAY_HELD] = { NULL, "WAL HELD", SKALD_KIND_BYTES, 0 },
+	[RELAY_SAFE] = { NULL, "SAFE", SKALD_KIND_BYTES, 0 },
+	[RELAY_SPILL] = { NULL, "SPILLED", SKALD_KIND_BYTES, 0 },
+};
 
 static const struct skald__column consumer_columns[] = {
 	{ "consumer_group", "CONSUMERS", SKALD_KIND_TEXT, 12 },
@@ -135,18 +174,23 @@ read_sagas(struct look *look, struct skald_sql *sql)
 	return rc;
 }
 
+/* clang-format off */
+static const char relay_statement[] =
+	"SELECT mode, owner, position, lag_rows::text, lag_seconds::text,"
+	" parked_keys::text, " SKALD__UTC("heartbeat_at") ", stream, epoch::text, term::text,"
+	" slot, slot_status, lag_bytes::text, wal_held_bytes::text, safe_wal_size::text,"
+	" spill_bytes::text, parked_messages::text, recovering::text, slot_dropped,"
+	" " SKALD__UTC("slot_dropped_at") ", epoch_wanted::text FROM skald.relays";
+/* clang-format on */
+
 static enum skald_rc
 read_rows(struct look *look, struct skald_sql *sql)
 {
 	struct skald_param all[2] = { skald_param_text(""), skald_param_text("") };
 	enum skald_rc rc;
 
-	rc = skald_sql_query(sql,
-		"SELECT mode, owner, position, lag_rows::text, lag_seconds::text,"
-		" parked_keys::text, " SKALD__UTC(
-			"heartbeat_at") ", stream,"
-					" epoch::text, term::text FROM skald.relays",
-		NULL, 0, false, &look->relay, &look->err);
+	rc = skald_sql_query(
+		sql, relay_statement, NULL, 0, false, &look->relay, &look->err);
 	if (!rc)
 		rc = skald__consumers_by_topic(sql, all, &look->consumers, &look->err);
 	if (!rc)
@@ -197,6 +241,57 @@ look_at(const struct skald__cli *cli, struct look *look, struct skald_sql **sql)
 
 /* --- what needs somebody ---------------------------------------------------------------------- */
 
+static const char *
+source_flag(const struct look *look)
+{
+	return strcmp(look->place->name, "main") ? " --source " : "";
+}
+
+static const char *
+source_name(const struct look *look)
+{
+	return strcmp(look->place->name, "main") ? look->place->name : "";
+}
+
+/* Streaming from WAL, or why not. */
+static void
+judge_slot(struct screen *screen, const struct look *look)
+{
+	struct skald_slice mode = skald_rows_get(look->relay, 0, 0);
+	struct skald_slice state = skald_rows_get(look->relay, 0, RELAY_SLOT_STATUS);
+	struct skald_slice dropped = skald_rows_get(look->relay, 0, RELAY_DROPPED);
+	int64_t safe = skald_rows_int(look->relay, 0, RELAY_SAFE, INT64_MAX);
+	const char *name = look->place->name;
+	char text[24];
+
+	/* the relay's own word for a change that was asked for: nobody need see to it */
+	if (dropped.data && strncmp(dropped.data, "mode poll", 9) != 0) {
+		skald__age(skald_rows_get(look->relay, 0, RELAY_DROPPED_AT), text,
+			sizeof(text));
+		attend(screen, "%s: polls since %s, does not stream: %s", name, text,
+			dropped.data);
+	}
+	if (skald_slice_is_text(mode, "wal") && state.data &&
+		!skald_slice_is_text(state, "active"))
+		attend(screen, "%s: the slot is %s: skald doctor", name, state.data);
+	else if (!skald_slice_is_text(mode, "wal") && state.data && dropped.data)
+		attend(screen, "%s: a slot holds WAL, nobody streams: skald doctor",
+			name);
+	if (safe < SAFE_LOW) {
+		skald__size(safe > 0 ? safe : 0, text, sizeof(text));
+		attend(screen, "%s: the slot is lost after %s more of WAL", name, text);
+	}
+	if (skald_slice_is_text(skald_rows_get(look->relay, 0, RELAY_RECOVERING), "true"))
+		attend(screen,
+			"%s: catches up: what is not known to be published is looked up "
+			"in "
+			"the topics",
+			name);
+	if (skald_slice_is_text(
+		    skald_rows_get(look->relay, 0, RELAY_EPOCH_WANTED), "true"))
+		attend(screen, "%s: a new epoch is wanted", name);
+}
+
 static void
 judge_relay(struct screen *screen, const struct look *look)
 {
@@ -213,15 +308,19 @@ judge_relay(struct screen *screen, const struct look *look)
 			"%s: no relay is alive, %lld rows wait: is skaldd running?",
 			look->place->name, (long long)waiting);
 	if (parked)
-		attend(screen, "%s: %lld keys are parked", look->place->name,
-			(long long)parked);
+		attend(screen,
+			"%s: %lld keys are parked, %s messages: skald outbox parked%s%s",
+			look->place->name, (long long)parked,
+			skald_rows_get(look->relay, 0, RELAY_PARKED_MESSAGES).data,
+			source_flag(look), source_name(look));
+	judge_slot(screen, look);
 }
 
 static void
 judge_sagas(struct screen *screen, const struct look *look)
 {
-	const char *flag = strcmp(look->place->name, "main") ? " --source " : "";
-	const char *name = *flag ? look->place->name : "";
+	const char *flag = source_flag(look);
+	const char *name = source_name(look);
 	int64_t stuck = 0;
 	int64_t due = 0;
 
@@ -270,9 +369,7 @@ judge(struct screen *screen, const struct look *look)
 			attend(screen, "%lld dead: skald dlq ls --group %s%s%s",
 				(long long)dead,
 				skald_rows_get(look->letters, r, LETTER_GROUP).data,
-				strcmp(look->place->name, "main") ? " --source " : "",
-				strcmp(look->place->name, "main") ? look->place->name
-								  : "");
+				source_flag(look), source_name(look));
 	}
 }
 
@@ -307,6 +404,9 @@ print_look(const struct skald__cli *cli, const struct look *look)
 	}
 	print_section(cli, relay_columns, COUNT(relay_columns), look->relay,
 		"no relay: skald db migrate");
+	if (skald_rows_count(look->relay) &&
+		skald_rows_get(look->relay, 0, RELAY_SLOT).data)
+		skald__rows_print(cli, slot_columns, COUNT(slot_columns), look->relay, 2);
 	print_section(cli, consumer_columns, COUNT(consumer_columns), look->consumers,
 		"no consumers");
 	print_section(cli, letter_columns, COUNT(letter_columns), look->letters,

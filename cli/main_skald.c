@@ -22,6 +22,11 @@ static const struct skald__flag *const outbox_lists[] = { skald__outbox_flags,
 	skald__limit_flags, NULL };
 static const struct skald__flag *const tail_lists[] = { skald__outbox_flags,
 	skald__tail_flags, NULL };
+static const struct skald__flag *const parked_lists[] = { skald__parked_flags,
+	skald__limit_flags, NULL };
+static const struct skald__flag *const parked_act_lists[] = { skald__parked_flags,
+	skald__guard_flags, NULL };
+static const struct skald__flag *const epoch_lists[] = { skald__epoch_flags, NULL };
 static const struct skald__flag *const consumer_lists[] = { skald__consumer_flags, NULL };
 static const struct skald__flag *const lane_lists[] = { skald__consumer_flags,
 	skald__limit_flags, NULL };
@@ -80,10 +85,31 @@ const struct skald__command skald__commands[] = {
 		"Messages stay for the retention after they are published, so this lists both. "
 		"Never shows data.",
 		outbox_lists, skald__cmd_outbox_ls },
+	{ "outbox", "parked", NULL, 0, 0,
+		"keys that wait because the head of theirs could not be published",
+		"The head was refused for good: too large for its topic, no such topic, not "
+		"allowed, invalid. What follows for the same key waits behind it, in order; every "
+		"other key flows. The relay tries again by itself, less and less often.",
+		parked_lists, skald__cmd_outbox_parked },
+	{ "outbox", "retry", NULL, 0, 0,
+		"let parked keys out now, in order",
+		"After the cause was repaired. What is refused again is parked again.",
+		parked_act_lists, skald__cmd_outbox_retry },
+	{ "outbox", "skip", NULL, 0, 0,
+		"drop the head of parked keys, and let the others out",
+		"That message will never be published. The audit keeps what it was, not its data. "
+		"Needs --reason.",
+		parked_act_lists, skald__cmd_outbox_skip },
+	{ "outbox", "new-epoch", NULL, 0, 0,
+		"begin a new epoch of the relay's positions",
+		"Positions of a new epoch are above all older ones, whatever this server counts "
+		"by. Needed by hand only when it was changed in a way that the relay cannot see.",
+		epoch_lists, skald__cmd_outbox_new_epoch },
 	{ "outbox", "tail", NULL, 0, 0,
 		"the newest messages, then those that follow",
 		"With --follow it goes on until it is interrupted. Messages appear when their "
-		"transaction commits, in whatever order they do.",
+		"transaction commits, in whatever order they do; with --published when the broker "
+		"has acknowledged them.",
 		tail_lists, skald__cmd_outbox_tail },
 	{ "consumer", "ls", NULL, 0, 0,
 		"consumer groups, with their lag and stopped partitions", NULL,

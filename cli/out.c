@@ -168,6 +168,25 @@ skald__age(struct skald_slice time, char *dst, size_t dst_bytes)
 		(void)snprintf(dst, dst_bytes, "%lldd", s / 86400);
 }
 
+void
+skald__size(int64_t bytes, char *dst, size_t dst_bytes)
+{
+	static const char units[] = "BKMGTP";
+	int64_t tenths = bytes > INT64_MAX / 10 ? INT64_MAX : bytes * 10;
+	unsigned unit = 0;
+
+	while (tenths >= 10240 && units[unit + 1]) {
+		tenths /= 1024;
+		unit++;
+	}
+	if (unit && tenths < 100)
+		(void)snprintf(dst, dst_bytes, "%d.%d%c", (int)(tenths / 10),
+			(int)(tenths % 10), units[unit]);
+	else
+		(void)snprintf(
+			dst, dst_bytes, "%lld%c", (long long)(tenths / 10), units[unit]);
+}
+
 /* --- JSON -------------------------------------------------------------------------------------- */
 
 static unsigned

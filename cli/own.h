@@ -132,6 +132,8 @@ unsigned skald__columns_of(struct skald_slice text); /* on the terminal */
 void skald__add_cut(struct skald_buf *buf, struct skald_slice clean, unsigned columns);
 /* "3s" "12m" "5h" "2d" since an RFC 3339 instant; "-" for none. */
 void skald__age(struct skald_slice time, char *dst, size_t dst_bytes);
+/* "812B" "1.5K" "64M" "2.1G": four digits at most. */
+void skald__size(int64_t bytes, char *dst, size_t dst_bytes);
 /* encode(bytes, 'hex') back to bytes. */
 void skald__add_unhex(struct skald_buf *buf, struct skald_slice hex);
 /* "name": text, or null for a NULL slice; as base64 under name_base64 if it is no UTF-8. */
@@ -146,6 +148,7 @@ void skald__put(struct skald_slice text);
 enum skald__kind {
 	SKALD_KIND_TEXT,
 	SKALD_KIND_NUMBER,
+	SKALD_KIND_BYTES, /* a number; a table shows 1.5M */
 	SKALD_KIND_RAW, /* true, false, JSON */
 	SKALD_KIND_TIME, /* RFC 3339; a table shows the age */
 	SKALD_KIND_POSITION, /* ce_sequence; a table shows it without leading zeros */
@@ -221,9 +224,25 @@ void skald__where_done(struct skald__where *where);
 /* condition with %s where the parameter stands: "topic = %s". */
 void skald__where_add(
 	struct skald__where *where, const char *condition, struct skald_slice value);
+/* A time flag, and the ids on standard input; condition as above ("id = ANY (%s::uuid[])"). */
+enum skald__exit skald__where_time(struct skald__cli *cli, struct skald__where *where,
+	const char *flag, const char *condition);
+enum skald__exit skald__where_ids(
+	struct skald__cli *cli, struct skald__where *where, const char *condition);
 /* The selection of the flags given; is_open: only open ones unless --all. */
 enum skald__exit skald__where_dead_letters(
 	struct skald__cli *cli, struct skald__where *where, bool is_open);
+
+/* --- guard.c: before an act on a selection -------------------------------------------------- */
+
+extern const struct skald__flag skald__guard_flags[]; /* --dry-run --max */
+/* One of the selection's flags is needed, and a reason for --all or when asked for. */
+enum skald__exit skald__guard_selection(struct skald__cli *cli,
+	const struct skald__flag *selection, const char *doing, bool needs_reason,
+	int64_t *max);
+/* Not more than max, and confirmed when it is more than one. */
+enum skald__exit skald__guard_count(const struct skald__cli *cli, const char *doing,
+	const char *what, int64_t count, int64_t max);
 
 /* cmd_dlq.c: the dead letter whose id, or its beginning, is the first argument. */
 enum skald__exit skald__dead_letter_find(
@@ -239,7 +258,7 @@ extern const struct skald__flag skald__limit_flags[], skald__status_flags[],
 	skald__migrate_flags[], skald__grants_flags[], skald__outbox_flags[],
 	skald__tail_flags[], skald__consumer_flags[], skald__cat_flags[],
 	skald__replay_flags[], skald__saga_select_flags[], skald__saga_start_flags[],
-	skald__saga_deploy_flags[];
+	skald__saga_deploy_flags[], skald__parked_flags[], skald__epoch_flags[];
 
 enum skald__exit skald__cmd_status(struct skald__cli *cli);
 enum skald__exit skald__cmd_doctor(struct skald__cli *cli);
@@ -249,6 +268,10 @@ enum skald__exit skald__cmd_db_grants(struct skald__cli *cli);
 enum skald__exit skald__cmd_db_adopt(struct skald__cli *cli);
 enum skald__exit skald__cmd_outbox_ls(struct skald__cli *cli);
 enum skald__exit skald__cmd_outbox_tail(struct skald__cli *cli);
+enum skald__exit skald__cmd_outbox_parked(struct skald__cli *cli);
+enum skald__exit skald__cmd_outbox_retry(struct skald__cli *cli);
+enum skald__exit skald__cmd_outbox_skip(struct skald__cli *cli);
+enum skald__exit skald__cmd_outbox_new_epoch(struct skald__cli *cli);
 enum skald__exit skald__cmd_consumer_ls(struct skald__cli *cli);
 enum skald__exit skald__cmd_consumer_lanes(struct skald__cli *cli);
 enum skald__exit skald__cmd_dlq_ls(struct skald__cli *cli);

@@ -1,5 +1,5 @@
 /*
- * select.c - which dead letters: the same flags for every verb.
+ * select.c - which rows, and which dead letters: the same flags for every verb.
  *
  * Only what a flag asks for goes into the statement: a reader without payload
  * rights may use every flag but those that look into the payload.
@@ -142,8 +142,8 @@ add_offsets(struct skald__cli *cli, struct skald__where *where)
 	return SKALD_EXIT_DONE;
 }
 
-static enum skald__exit
-add_time(struct skald__cli *cli, struct skald__where *where, const char *flag,
+enum skald__exit
+skald__where_time(struct skald__cli *cli, struct skald__where *where, const char *flag,
 	const char *condition)
 {
 	char text[SKALD_TIME_TEXT_BYTES];
@@ -155,8 +155,9 @@ add_time(struct skald__cli *cli, struct skald__where *where, const char *flag,
 }
 
 /* Ids from standard input: all of them must be uuids, or nothing is done. */
-static enum skald__exit
-add_ids(struct skald__cli *cli, struct skald__where *where)
+enum skald__exit
+skald__where_ids(
+	struct skald__cli *cli, struct skald__where *where, const char *condition)
 {
 	const char *value = skald__flag_value(cli, "--ids");
 	struct skald_buf array;
@@ -187,7 +188,7 @@ add_ids(struct skald__cli *cli, struct skald__where *where)
 		status = skald__fail(cli, SKALD_EXIT_USAGE, "invalid", "--ids", NULL,
 			"--ids: at most 1 MiB of them");
 	if (!status)
-		skald__where_add(where, "id = ANY (%s::uuid[])", skald_buf_slice(&array));
+		skald__where_add(where, condition, skald_buf_slice(&array));
 	skald_buf_done(&array);
 	return status;
 }
@@ -211,11 +212,13 @@ skald__where_dead_letters(
 	if (!status)
 		status = add_offsets(cli, where);
 	if (!status)
-		status = add_time(cli, where, "--since", "at >= %s::timestamptz");
+		status =
+			skald__where_time(cli, where, "--since", "at >= %s::timestamptz");
 	if (!status)
-		status = add_time(cli, where, "--until", "at <= %s::timestamptz");
+		status =
+			skald__where_time(cli, where, "--until", "at <= %s::timestamptz");
 	if (!status)
-		status = add_ids(cli, where);
+		status = skald__where_ids(cli, where, "id = ANY (%s::uuid[])");
 	if (!status && is_open && !skald__flag_is_given(cli, "--all"))
 		skald__where_add(where, "state IN ('dead', 'requested', 'claimed')",
 			SKALD_SLICE_NULL);

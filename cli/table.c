@@ -37,6 +37,7 @@ skald__cell(const struct skald__column *column, struct skald_slice value,
 	struct skald_buf *cell)
 {
 	struct skald_buf bytes;
+	long long number;
 	char age[24];
 
 	skald_buf_clear(cell);
@@ -48,6 +49,12 @@ skald__cell(const struct skald__column *column, struct skald_slice value,
 	case SKALD_KIND_TIME:
 		skald__age(value, age, sizeof(age));
 		skald_buf_add_text(cell, age);
+		break;
+	case SKALD_KIND_BYTES:
+		if (skald_slice_int64(value, &number)) {
+			skald__size(number, age, sizeof(age));
+			skald_buf_add_text(cell, age);
+		}
 		break;
 	case SKALD_KIND_POSITION:
 		add_position(cell, value);
@@ -127,7 +134,8 @@ measure(const struct skald__column *columns, unsigned count,
 static bool
 is_right(const struct skald__column *column)
 {
-	return column->kind == SKALD_KIND_NUMBER || column->kind == SKALD_KIND_TIME;
+	return column->kind == SKALD_KIND_NUMBER || column->kind == SKALD_KIND_BYTES ||
+	       column->kind == SKALD_KIND_TIME;
 }
 
 static void
@@ -207,6 +215,7 @@ add_member(const struct skald__column *column, struct skald_slice value,
 
 	switch (column->kind) {
 	case SKALD_KIND_NUMBER:
+	case SKALD_KIND_BYTES:
 	case SKALD_KIND_RAW:
 		skald__json_add_raw(out, column->name, value);
 		return;

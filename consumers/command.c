@@ -253,7 +253,7 @@ skald__command_read(struct skald_delivery *d, struct skald_err *err)
 			SKALD_JSON_DEPTH_MAX, &cmd->data, err))
 		return skald_fail_in(err, SKALD_REJECT, "value");
 	cmd->is_plain = cmd->op == SKALD_OP_ACTION && is_first &&
-			!d->envelope.expires_at_us && cmd->reply_to.bytes >= 13 &&
+			d->envelope.expires_at_us >= 0 && cmd->reply_to.bytes >= 13 &&
 			memcmp(cmd->reply_to.data, "skald.replies", 13) == 0;
 	cmd->step_hash = skald_hash64(
 		skald_slice_make(cmd->key.data, SAGA_ID_BYTES + 1 + cmd->step.bytes));

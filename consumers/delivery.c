@@ -77,7 +77,7 @@ skald_delivery_use(struct skald_delivery *d)
 	skald__delivery_use(d->consumer, d);
 	/* A failure leaves the transaction failed: the handler's next statement shows it. */
 	if (d->consumer->conf.sql_context &&
-		skald__delivery_use_sql(d->consumer, d, &err) != SKALD_OK)
+		skald__delivery_use_sql(d->consumer, &err) != SKALD_OK)
 		return;
 }
 
@@ -107,27 +107,40 @@ text_param(struct skald_buf *buf, struct skald_slice s)
 	return skald_param_text(buf->data && !buf->failed ? buf->data : "");
 }
 
-enum skald_rc
-skald__delivery_use_sql(
-	struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err)
-{
-	/* As skald.context() does, without taking the headers to JSON and apart again. */
-	static const char statement[] =
-		"SELECT set_config('skald.correlation_id', $1, true),"
-		" set_config('skald.causation_id', $2, true),"
-		" set_config('skald.traceparent', $3, true),"
-		" set_config('skald.tracestate', $4, true),"
-		" set_config('skald.baggage', $5, true),"
-		" set_config('skald.message_id', $2, true),"
-		" set_config('skald.emitted', '0', true)";
-	struct skald_param params[5] = {
-		skald_param_text(c->context.correlation_id),
-		skald_param_text(c->context.causation_id),
-		skald_param_text(c->context.traceparent),
-		skald_param_text(c->context.tracestate),
-		text_param(&c->text, c->context.baggage),
-	};
+/* As skald.context() does, without taking the headers to JSON and apart again. */
+static const char context_statement[] =
+	"SELECT set_config('skald.correlation_id', $1, true),"
+	" set_config('skald.causation_id', $2, true),"
+	" set_config('skald.traceparent', $3, true),"
+	" set_config('skald.tracestate', $4, true),"
+	" set_config('skald.baggage', $5, true),"
+	" set_config('skald.message_id', $2, true),"
+	" set_config('skald.emitted', '0', true)";
 
-	(void)d;
-	return skald_sql_query(c->sql, statement, params, 5, false, NULL, err);
+static void
+context_params(struct skald_consumer *c, struct skald_param params[static 5])
+{
+	params[0] = skald_param_text(c->context.correlation_id);
+	params[1] = skald_param_text(c->context.causation_id);
+	params[2] = skald_param_text(c->context.traceparent);
+	params[3] = skald_param_text(c->context.tracestate);
+	params[4] = text_param(&c->text, c->context.baggage);
+}
+
+enum skald_rc
+skald__delivery_use_sql(struct skald_consumer *c, struct skald_err *err)
+{
+	struct skald_param params[5];
+
+	context_params(c, params);
+	return skald_sql_query(c->sql, context_statement, params, 5, false, NULL, err);
+}
+
+enum skald_rc
+skald__delivery_send_context(struct skald_consumer *c, struct skald_err *err)
+{
+	struct skald_param params[5];
+
+	context_params(c, params);
+	return skald_pipe_send(c->sql, context_statement, params, 5, false, err);
 }

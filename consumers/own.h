@@ -102,7 +102,7 @@ struct skald_command { /* slices into the record */
 	struct skald_json data;
 	enum skald_op op;
 	unsigned attempt;
-	bool is_plain; /* an action's first key without a deadline */
+	bool is_plain; /* an action's first key: nothing but its deadline can be against it */
 	uint64_t step_hash; /* of saga and step */
 };
 
@@ -299,13 +299,17 @@ enum skald_rc skald__envelope_read(const struct skald_kafka_record *record,
 /* The context of d becomes the thread's; NULL leaves it. */
 void skald__delivery_use(struct skald_consumer *c, struct skald_delivery *d);
 /* The same inside PostgreSQL, for handlers that emit by SQL. */
-enum skald_rc skald__delivery_use_sql(
-	struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err);
+enum skald_rc skald__delivery_use_sql(struct skald_consumer *c, struct skald_err *err);
+/* The same, queued in a pipeline. */
+enum skald_rc skald__delivery_send_context(
+	struct skald_consumer *c, struct skald_err *err);
 
 /* --- command.c, reply.c -------------------------------------------------------------------- */
 
 /* Fill d->command from its headers and value; REJECT names header and rule; class DECODE. */
 enum skald_rc skald__command_read(struct skald_delivery *d, struct skald_err *err);
+const char *skald__verdict_name(enum skald_verdict verdict);
+bool skald__verdict_read(struct skald_slice text, enum skald_verdict *verdict);
 const char *skald__outcome_name(enum skald_outcome outcome);
 void skald__reply_init(struct skald_reply *reply);
 void skald__reply_done(struct skald_reply *reply);

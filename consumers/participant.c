@@ -20,7 +20,7 @@
 
 #define ANSWERS_BYTES_MAX (4 * 1024 * 1024) /* owed before they are written meanwhile */
 
-enum ask_column { ASK_KEY, ASK_PLAIN, ASK_HEADERS, ASK_ID, ASK_COLUMNS };
+enum ask_column { ASK_KEY, ASK_PLAIN, ASK_HEADERS, ASK_ID, ASK_EXPIRES, ASK_COLUMNS };
 enum answer_column {
 	ANSWER_KEY,
 	ANSWER_QUERY,
@@ -54,7 +54,7 @@ struct skald__participant {
 
 static const char take_statement[] =
 	"SELECT v FROM skald.participant_take($1, $2::text[], $3::boolean[], $4::text[],"
-	" $5::uuid[]) AS v";
+	" $5::uuid[], $6::bigint[]) AS v";
 static const char answer_statement[] =
 	"SELECT skald.participant_answer($1, $2::text[], $3::boolean[], $4::text[],"
 	" $5::text[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::text[],"
@@ -209,6 +209,10 @@ add_ask(struct skald__participant *p, struct skald_delivery *d)
 		&p->ask[ASK_PLAIN], skald_slice_text(d->command.is_plain ? "t" : "f"));
 	skald_array_add_text(&p->ask[ASK_HEADERS], skald_buf_slice(&p->text));
 	skald_array_add_text(&p->ask[ASK_ID], skald_slice_text(id));
+	if (d->envelope.expires_at_us)
+		skald_array_add_int(&p->ask[ASK_EXPIRES], d->envelope.expires_at_us);
+	else
+		skald_array_add_text(&p->ask[ASK_EXPIRES], SKALD_SLICE_NULL);
 	p->asked[p->asked_count++] = d;
 }
 
@@ -224,20 +228,6 @@ skald__participant_ask(struct skald_consumer *c, struct skald_delivery *d)
 	add_ask(p, d);
 }
 
-static bool
-read_verdict(struct skald_slice text, enum skald_verdict *verdict)
-{
-	static const char *const names[] = { "run", "query", "pending", "duplicate",
-		"empty", "refused" };
-
-	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (skald_slice_is_text(text, names[i])) {
-			*verdict = (enum skald_verdict)i;
-			return true;
-		}
-	return false;
-}
-
 static enum skald_rc
 tell(struct skald__participant *p, const struct skald_rows *rows, struct skald_err *err)
 {
@@ -246,7 +236,7 @@ tell(struct skald__participant *p, const struct skald_rows *rows, struct skald_e
 			"participant_take: %u verdicts for %u commands",
 			skald_rows_count(rows), p->asked_count);
 	for (unsigned i = 0; i < p->asked_count; i++) {
-		if (!read_verdict(skald_rows_get(rows, i, 0), &p->asked[i]->told))
+		if (!skald__verdict_read(skald_rows_get(rows, i, 0), &p->asked[i]->told))
 			return skald_fail(err, SKALD_FATAL, "skald", "",
 				"participant_take: a verdict this version does not know");
 		p->asked[i]->is_told = true;
@@ -269,10 +259,12 @@ skald__participant_send_take(
 	if (!bind_columns(p->ask, ASK_COLUMNS, params))
 		return no_memory(err);
 	rc = skald_pipe_send(c->sql, take_statement, params, ASK_COLUMNS + 1, false, err);
-	if (!rc)
+	*results = 1;
+	if (!rc && !c->conf.sql_context) { /* else it goes with the context */
 		rc = skald_pipe_send(
 			c->sql, "SAVEPOINT skald_command", NULL, 0, false, err);
-	*results = 2;
+		*results = 2;
+	}
 	return rc;
 }
 
@@ -286,8 +278,9 @@ skald__participant_take_results(struct skald_consumer *c, struct skald_err *err)
 	if (!rc)
 		rc = tell(p, rows, err);
 	skald_rows_free(rows);
-	if (!rc)
-		rc = skald_pipe_take(c->sql, NULL, err);
+	if (rc || c->conf.sql_context)
+		return rc;
+	rc = skald_pipe_take(c->sql, NULL, err);
 	p->has_savepoint = p->is_fresh = !rc;
 	return rc;
 }
@@ -441,21 +434,43 @@ defer_answer(struct skald_consumer *c, struct skald_delivery *d, struct skald_er
 
 /* --- running ---------------------------------------------------------------------------------------- */
 
+/* The command's context and a savepoint of its own, in one round trip; in this order, so that
+   settings are not kept per savepoint. */
+static enum skald_rc
+send_work(struct skald_consumer *c, struct skald_err *err)
+{
+	enum skald_rc rc = SKALD_OK;
+
+	if (c->participant->has_savepoint)
+		rc = skald_pipe_send(
+			c->sql, "RELEASE SAVEPOINT skald_command", NULL, 0, false, err);
+	if (!rc && c->conf.sql_context)
+		rc = skald__delivery_send_context(c, err);
+	if (!rc)
+		rc = skald_pipe_send(
+			c->sql, "SAVEPOINT skald_command", NULL, 0, false, err);
+	return rc;
+}
+
 static enum skald_rc
 begin_work(struct skald_consumer *c, struct skald_err *err)
 {
 	struct skald__participant *p = c->participant;
-	enum skald_rc rc = SKALD_OK;
+	struct skald_err ignored = SKALD_ERR_INIT;
+	enum skald_rc rc, end;
 
-	if (!p->is_fresh)
-		rc = skald_sql_exec(c->sql,
-			p->has_savepoint ? "RELEASE SAVEPOINT skald_command; "
-					   "SAVEPOINT skald_command"
-					 : "SAVEPOINT skald_command",
-			err);
-	p->has_savepoint = !rc;
+	if (p->is_fresh) { /* the first one's came with the take */
+		p->is_fresh = false;
+		return SKALD_OK;
+	}
+	rc = skald_pipe_begin(c->sql, err);
+	if (rc)
+		return rc;
+	rc = send_work(c, err);
+	end = skald_pipe_end(c->sql, rc ? &ignored : err);
+	p->has_savepoint = !rc && !end;
 	p->is_fresh = false;
-	return rc;
+	return rc ? rc : end;
 }
 
 static enum skald_rc
@@ -501,6 +516,18 @@ call_handler(struct skald_consumer *c, struct skald_delivery *d, struct skald_er
 	return rc;
 }
 
+/* In the context of the command; a batch that is rolled back says it again. */
+static void
+tell_command(const struct skald_delivery *d, const char *what, const char *outcome)
+{
+	const struct skald_command *cmd = &d->command;
+
+	skald_log(SKALD_LOG_DEBUG,
+		"command %s saga=%.*s step=%.*s op=%s attempt=%u outcome=%s", what,
+		(int)cmd->saga_id.bytes, cmd->saga_id.data, (int)cmd->step.bytes,
+		cmd->step.data, skald_op_name(cmd->op), cmd->attempt, outcome);
+}
+
 static enum skald_rc
 work(struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err)
 {
@@ -510,6 +537,7 @@ work(struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err)
 	if (d->gives_up) {
 		skald__reply_set_error(
 			&p->reply, SKALD_OUTCOME_RETRYABLE, "retry", &d->why);
+		tell_command(d, "answered", "retryable");
 		return owe(c, d, err);
 	}
 	rc = begin_work(c, err);
@@ -517,6 +545,8 @@ work(struct skald_consumer *c, struct skald_delivery *d, struct skald_err *err)
 		rc = call_handler(c, d, err);
 	if (rc)
 		return rc;
+	tell_command(d, p->reply.is_later ? "to be answered later" : "answered",
+		p->reply.is_later ? "" : skald__outcome_name(p->reply.outcome));
 	if (p->reply.is_later)
 		return defer_answer(c, d, err);
 	if (p->reply.outcome == SKALD_OUTCOME_FAILURE ||
@@ -548,9 +578,7 @@ skald__participant_call(
 	case SKALD_VERDICT_DUPLICATE:
 	case SKALD_VERDICT_EMPTY:
 	case SKALD_VERDICT_REFUSED:
-		skald_log(SKALD_LOG_DEBUG, "command not run: verdict=%u step=%.*s",
-			(unsigned)d->told, (int)d->command.step.bytes,
-			d->command.step.data);
+		tell_command(d, "not run", skald__verdict_name(d->told));
 		break;
 	}
 	return SKALD_OK;

@@ -135,8 +135,8 @@ skald__handler_call(
 	d->emitted_count = 0;
 	d->defer_ms = 0;
 	skald__delivery_use(c, d);
-	if (c->conf.sql_context)
-		rc = skald__delivery_use_sql(c, d, err);
+	if (c->conf.sql_context && !d->route) /* a command's goes with its savepoint */
+		rc = skald__delivery_use_sql(c, err);
 	if (!rc && d->route)
 		rc = skald__participant_call(c, d, err);
 	else if (!rc && c->conf.handler)

@@ -364,6 +364,10 @@ make_relay(struct crew *crew, struct skald_err *err)
 	conf.consumed_ms = skald_config_ms(config, "retention", "consumed");
 	conf.dead_letters_ms = skald_config_ms(config, "retention", "dead_letters");
 	conf.audit_ms = skald_config_ms(config, "retention", "audit");
+	conf.wants_wal = strcmp(skald_config_text(config, "relay", "mode"), "wal") == 0;
+	conf.slot_limit_bytes = skald_config_source_bytes(config, "main", "slot_limit");
+	conf.gate = skald_config_text(config, "relay", "gate");
+	conf.barrier_ms = skald_config_ms(config, "retention", "barrier");
 	rc = skald_relay_create(&crew->relay, &conf, err);
 	if (!rc)
 		(void)hire(crew, KIND_RELAY);

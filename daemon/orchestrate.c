@@ -56,6 +56,7 @@ skald__orchestra_create(struct skald__daemon *daemon, struct skald_err *err)
 		.installation = skald_config_text(config, "daemon", "installation"),
 		.reply_topic = skald_config_text(config, "saga", "reply_topic"),
 		.definitions = skald_config_text(config, "saga", "definitions"),
+		.retention_ms = skald_config_ms(config, "retention", "sagas"),
 		.batch_max = (unsigned)skald_config_int(config, "saga", "batch"),
 		.kafka = daemon->kafka,
 		.topics = &daemon->topics,

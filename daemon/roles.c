@@ -33,6 +33,9 @@ struct skald__source {
 	const char *url; /* borrowed from the configuration */
 	int64_t poll_min_ms;
 	int64_t poll_max_ms;
+	bool wants_wal;
+	int64_t slot_limit_bytes;
+	const char *gate; /* borrowed from the configuration */
 	pthread_t thread;
 	bool is_started;
 	bool has_passed; /* the gate, once; this thread's */
@@ -211,7 +214,11 @@ create_relay(struct skald__source *source, struct skald_err *err)
 	conf.dead_letters_ms =
 		skald_config_ms(daemon->config, "retention", "dead_letters");
 	conf.audit_ms = skald_config_ms(daemon->config, "retention", "audit");
+	conf.barrier_ms = skald_config_ms(daemon->config, "retention", "barrier");
 	conf.metrics = daemon->metrics;
+	conf.wants_wal = source->wants_wal;
+	conf.slot_limit_bytes = source->slot_limit_bytes;
+	conf.gate = source->gate;
 	rc = skald_relay_create(&relay, &conf, err);
 	if (rc)
 		return rc;
@@ -299,10 +306,10 @@ configure_source(struct skald__source *source, struct skald_err *err)
 	const struct skald_config *config = source->daemon->config;
 	const char *mode = skald_config_source_text(config, source->name, "mode");
 
-	if (mode && strcmp(mode, "poll") != 0)
-		return skald_fail(err, SKALD_REJECT, "config", "",
-			"source %s: relay.mode: this version relays in mode poll only",
-			source->name);
+	source->wants_wal = mode && strcmp(mode, "wal") == 0;
+	source->slot_limit_bytes =
+		skald_config_source_bytes(config, source->name, "slot_limit");
+	source->gate = skald_config_source_text(config, source->name, "gate");
 	source->poll_min_ms = skald_config_source_ms(config, source->name, "poll_min");
 	source->poll_max_ms = skald_config_source_ms(config, source->name, "poll_max");
 	if (source->poll_min_ms > source->poll_max_ms)

@@ -63,8 +63,9 @@ SKALD_MUSTUSE enum skald_rc skald_outbox_add(struct pg_conn *conn,
 /* --- relay -------------------------------------------------------------------------------- */
 
 /*
- * One relay per source database; many may run, one leads (lease "relay").
- * Poll mode: snapshot difference, see relay_core.c and docs/outbox.md.
+ * One relay per source database; many may run, one leads (lease "relay"). Two ways out
+ * of the table: it is looked at in turns (poll: snapshot difference), or a replication
+ * slot streams it (wal). See relay_core.c and docs/outbox.md.
  */
 struct skald_relay;
 
@@ -80,12 +81,18 @@ struct skald_relay_conf {
 	int64_t consumed_ms; /* of the id inbox; 0: for ever */
 	int64_t dead_letters_ms; /* of those that are not open */
 	int64_t audit_ms;
+	int64_t barrier_ms; /* at least skald.barrier_retention, see retention.sql */
 	struct skald_metrics *metrics; /* may be NULL */
+	bool wants_wal; /* where it is not possible the relay polls, and says why */
+	int64_t slot_limit_bytes; /* WAL held at which the slot is given up; 0: never */
+	const char *gate; /* standbys that must have what is published: application names,
+			     comma separated; NULL or "": none */
 };
 /* clang-format off */
 #define SKALD_RELAY_INIT { .struct_bytes = sizeof(struct skald_relay_conf), .source = "main", \
 	.poll_min_ms = 2, .poll_max_ms = 100, .retention_ms = 86400000, \
-	.consumed_ms = 1209600000, .dead_letters_ms = 7776000000, .audit_ms = 34560000000 }
+	.consumed_ms = 1209600000, .dead_letters_ms = 7776000000, .audit_ms = 34560000000, \
+	.barrier_ms = 34560000000 }
 /* clang-format on */
 
 SKALD_MUSTUSE enum skald_rc skald_relay_create(struct skald_relay **out,

@@ -43,7 +43,7 @@ enum skald__column {
 	SKALD__COL_TRACEPARENT,
 	SKALD__COL_EXPIRES,
 	SKALD__COLUMN_COUNT,
-	SKALD__COL_IS_LAST = SKALD__COLUMN_COUNT, /* of a head only */
+	SKALD__COL_IS_WHOLE = SKALD__COLUMN_COUNT, /* of a head only */
 };
 
 /* One row on its way out, borrowed until it is popped: cells in PostgreSQL's binary formats. */
@@ -51,6 +51,7 @@ struct skald__row {
 	struct skald_slice cells[SKALD__COLUMN_COUNT];
 	struct skald_position position;
 	int64_t mark; /* for the window */
+	bool is_recovered; /* of a catch-up: it may have been published before */
 };
 
 /* --- rows of a tick (tick.c) ---------------------------------------------------------------- */
@@ -59,18 +60,27 @@ enum skald__asked {
 	SKALD__ASKED_NOTHING,
 	SKALD__ASKED_HEAD,
 	SKALD__ASKED_MAP,
+	SKALD__ASKED_FINE_MAP,
 	SKALD__ASKED_CHUNK
 };
 
 /*
- * A window is read in chunks, bounded in rows and bytes. Its head comes with the
- * tick. If there is more, the map is asked for: where each further chunk ends and
+ * A window is read in chunks, bounded in rows and bytes. One that fits into one chunk
+ * comes with the tick. Of a larger one the map is asked for: where each chunk ends and
  * between which transactions its rows lie, so that each is found by the index.
  */
+struct skald__place {
+	int64_t id;
+	unsigned row;
+};
+
 struct skald__reader {
 	struct skald_rows *rows; /* the chunk in hand */
-	unsigned next; /* of rows, to be produced */
+	struct skald__place *order; /* its rows by id */
+	unsigned order_room;
+	unsigned next; /* of order, to be produced */
 	int64_t last_id; /* read up to here */
+	bool is_large; /* the map has to be asked for */
 	struct skald_rows *map; /* NULL: not asked for yet */
 	unsigned map_next;
 	enum skald__asked asked;
@@ -82,6 +92,171 @@ struct skald__tick {
 	int64_t number;
 	struct skald__reader reader;
 };
+
+/* --- mode wal (wal.c, wal_slot.c, snapshot.c) ------------------------------------------------ */
+
+/* A pg_snapshot, for looking rows up in it. */
+struct skald__snapshot {
+	uint64_t xmin, xmax;
+	uint64_t *xip; /* in progress, rising */
+	unsigned xip_count;
+};
+
+SKALD_MUSTUSE enum skald_rc skald__snapshot_parse(
+	struct skald__snapshot *s, struct skald_slice text, struct skald_err *err);
+bool skald__snapshot_sees(const struct skald__snapshot *s, uint64_t xid);
+void skald__snapshot_done(struct skald__snapshot *s);
+
+/*
+ * Transactions that were streamed and that a snapshot does not see: a commit is in WAL, and
+ * comes out of the slot, before everybody's snapshot sees it.
+ */
+#define SKALD__UNSEEN_MAX 1024
+struct skald__unseen {
+	struct {
+		uint64_t xid, lsn; /* of the commit */
+	} items[SKALD__UNSEEN_MAX];
+	unsigned count;
+	uint64_t lost_lsn; /* lowest of those that found no room; UINT64_MAX: none */
+};
+void skald__unseen_clear(struct skald__unseen *u);
+void skald__unseen_add(struct skald__unseen *u, uint64_t xid, uint64_t lsn);
+/* Another snapshot: those that it sees go. */
+void skald__unseen_look(struct skald__unseen *u, const struct skald__snapshot *s);
+/* What the snapshot sees for sure: every commit below; at most lsn. */
+uint64_t skald__unseen_bound(const struct skald__unseen *u, uint64_t lsn);
+
+#define SKALD__QUEUE_ROWS 2048 /* a power of two: read from the stream, not produced */
+
+struct skald__queued {
+	struct skald_slice cells[SKALD__COLUMN_COUNT];
+	uint64_t lsn;
+	uint32_t ordinal;
+	int64_t mark;
+	void *buffer; /* holds the cells */
+	size_t bytes;
+};
+
+/*
+ * The stream of a slot. A row waits until the next item is here, because only then it
+ * is known whether it ends its transaction: behind that row sending can be resumed.
+ */
+struct skald__wal {
+	struct skald_stream *session; /* NULL: none */
+	bool is_started;
+	int64_t started_at_ms;
+	char slot[64];
+	uint64_t slot_lsn; /* where a slot that was made begins */
+	struct skald__queued *queue; /* SKALD__QUEUE_ROWS of them */
+	unsigned head, count;
+	size_t queue_bytes;
+	struct skald__queued last;
+	bool has_last;
+	bool is_in_transaction;
+	uint64_t lsn; /* of the transaction's commit record */
+	int64_t commit_us;
+	/* of each row in the window: its position, to be written down */
+	struct skald_position places[SKALD__WINDOW_SLOTS];
+	struct skald_position place; /* of the last row that went into the window */
+	uint32_t extra; /* ordinals that releases took in its transaction */
+	struct skald__snapshot acked; /* rows that it sees were published before */
+	uint64_t flushed; /* everything that committed below is acknowledged, */
+	uint64_t recorded; /* and written down, */
+	int64_t recorded_at_ms;
+	uint64_t told; /* and the server told */
+	int64_t told_at_ms;
+	bool is_reply_due;
+	struct skald_buf next_snapshot; /* a mark once `flushed` has reached next_lsn */
+	struct skald__snapshot next; /* the same, parsed */
+	uint64_t next_lsn;
+	struct skald__unseen unseen; /* of next */
+	int64_t busy_since_ms; /* another session has the slot; 0: none has */
+	char leave_reason[120]; /* "": none; else poll from the next LEAD on */
+	bool drop_due; /* a slot of no use is still there */
+	bool was_impossible; /* logged once */
+};
+
+/* wal.c: while streaming */
+SKALD_MUSTUSE enum skald_rc skald__wal_start(
+	struct skald_relay *r, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald__wal_read(
+	struct skald_relay *r, uint64_t count, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald__wal_record(
+	struct skald_relay *r, bool is_drained, struct skald_err *err);
+void skald__wal_peek(struct skald_relay *r, struct skald__row *row);
+void skald__wal_pop(struct skald_relay *r);
+struct skald_position skald__wal_place_of_released(const struct skald_relay *r);
+void skald__wal_pop_released(struct skald_relay *r);
+SKALD_MUSTUSE enum skald_rc skald__wal_open(struct skald_relay *r, struct skald_err *err);
+void skald__wal_close(struct skald_relay *r);
+void skald__wal_done(struct skald_relay *r);
+/* Has a slot been made meanwhile? Is the server to be told something? */
+void skald__wal_serve(struct skald_relay *r);
+/* The stream broke: everything from what is acknowledged comes again. */
+void skald__wal_lost(struct skald_relay *r, const struct skald_err *err);
+bool skald__wal_is_quiet(
+	const struct skald_relay *r); /* nothing read or produced is under way */
+
+/* wal_slot.c: coming and going */
+SKALD_MUSTUSE enum skald_rc skald__wal_slot(struct skald_relay *r, struct skald_err *err);
+void skald__wal_slot_serve(struct skald_relay *r);
+SKALD_MUSTUSE enum skald_rc skald__wal_enter(
+	struct skald_relay *r, struct skald_err *err);
+void skald__wal_leave(struct skald_relay *r);
+/* A slot that nobody streams from any more holds WAL back: away with it. */
+SKALD_MUSTUSE enum skald_rc skald__wal_drop_slot(
+	struct skald_relay *r, struct skald_err *err);
+
+/* --- catching up (recover.c) ----------------------------------------------------------------- */
+
+/*
+ * After a slot was lost or another server took over: rows of the next tick may be in
+ * their topics already, under positions above `from`.
+ */
+struct skald__recover {
+	struct skald_position from;
+	bool is_tick; /* the open tick is the catch-up */
+	bool is_scanned;
+	struct skald_rows *topics; /* of the tick */
+	struct skald_kafka_consumer *reader;
+	struct skald_uuid *found; /* sorted once scanned */
+	size_t found_count, found_room;
+	unsigned next_topic;
+	int32_t partition, partition_count;
+	int64_t begin, end; /* of the chunk being read */
+	int64_t first_end; /* where the partition ended when it was begun */
+	int64_t at; /* next offset of the chunk */
+	int64_t idle_since_ms;
+	int64_t begin_at_ms; /* once Kafka answers, what is on its way gets so much time */
+	bool is_chunk_open, is_deep_enough;
+	bool is_stopped; /* the partition cannot be read: */
+	struct skald_err why;
+};
+
+/* recover_from of skald.relay, NULL slice: no catch-up. Asks for the tick's topics. */
+SKALD_MUSTUSE enum skald_rc skald__recover_begin(
+	struct skald_relay *r, struct skald_slice from, struct skald_err *err);
+/* One step of reading the topics' tails; *is_ready once it is known what is there. */
+SKALD_MUSTUSE enum skald_rc skald__recover_step(
+	struct skald_relay *r, bool *is_ready, struct skald_err *err);
+/* This row is in its topic. */
+bool skald__recover_has(const struct skald_relay *r, const struct skald_uuid *id);
+void skald__recover_done(struct skald_relay *r);
+
+/* --- gate and sleep (gate.c, doze.c) --------------------------------------------------------- */
+
+struct skald__gate {
+	char *names; /* comma separated; NULL: no gate */
+	uint64_t asked_lsn; /* once every standby has this, */
+	uint64_t asked_ordinal; /* these rows may go */
+	int64_t shut_at_ms; /* 0: it is not */
+};
+
+void skald__gate_reset(struct skald_relay *r);
+
+SKALD_MUSTUSE enum skald_rc skald__gate_ask(struct skald_relay *r, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald__doze(
+	struct skald_relay *r, bool is_asleep, struct skald_err *err);
 
 /* --- publishing (publish.c, topics.c) ------------------------------------------------------- */
 
@@ -155,7 +330,7 @@ enum skald__park_column {
 #define SKALD__REFUSALS_MAX  64 /* more are refused once more */
 
 struct skald__refusal {
-	uint64_t ordinal; /* of the window: the same after a rebuild */
+	struct skald_position at;
 	struct skald_err err;
 };
 
@@ -191,7 +366,8 @@ struct skald__release {
 
 struct skald__relay_metrics {
 	skald_metric *published, *ticks, *leader, *inflight, *rebuilds, *lag, *truncated,
-		*fenced, *progress;
+		*fenced, *progress, *streaming, *wal_held, *wal_behind, *left, *recovered,
+		*skipped, *asleep, *woken;
 	skald_metric *parked_keys, *parked_messages, *released;
 };
 
@@ -215,7 +391,7 @@ struct skald_relay {
 	const struct skald_kafka_props *kafka;
 	const struct skald_topic_conf *topics_conf;
 	int64_t retention_ms;
-	int64_t consumed_ms, dead_letters_ms, audit_ms;
+	int64_t consumed_ms, dead_letters_ms, audit_ms, barrier_ms;
 	char owner[128];
 	char client_id[160];
 	struct skald_wake wake;
@@ -230,6 +406,12 @@ struct skald_relay {
 	struct skald__relay_core core;
 	struct skald__window window;
 	struct skald__tick tick;
+	struct skald__wal wal;
+	struct skald__recover recover;
+	struct skald__gate gate;
+	char asleep_xid
+		[24]; /* who began before may not know that we sleep; "": we do not */
+	int64_t slot_limit_bytes;
 	struct skald__publisher publisher;
 	struct skald__ring ring;
 	struct skald__park park;
@@ -237,6 +419,7 @@ struct skald_relay {
 
 	struct skald__trouble pg;
 	struct skald__trouble broker;
+	struct skald__trouble standby; /* a gate that does not open */
 	struct skald__relay_metrics metrics;
 	pthread_mutex_t health_lock; /* guards health */
 	struct skald_relay_health health;
@@ -279,6 +462,8 @@ SKALD_MUSTUSE enum skald_rc skald__tick_session(
 /* feed.c: the next row, in the order of what brings them; there must be one */
 void skald__feed_peek(struct skald_relay *r, struct skald__row *row);
 void skald__feed_pop(struct skald_relay *r);
+/* Where a row of the window stands. */
+struct skald_position skald__feed_place(const struct skald_relay *r, uint64_t ordinal);
 bool skald__feed_is_empty(const struct skald_relay *r); /* of rows that are here */
 int64_t skald__row_int(const struct skald__row *row, enum skald__column column);
 bool skald__row_uuid(
@@ -288,12 +473,14 @@ bool skald__row_time_us(
 
 /* publish.c */
 SKALD_MUSTUSE enum skald_rc skald__publish(
-	struct skald_relay *r, uint64_t count, struct skald_err *err);
+	struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err);
 /* Hand out reports: acknowledged rows, a dead producer. */
 void skald__publish_serve(struct skald_relay *r);
 /* A new producer that goes on at the first row not acknowledged. */
 SKALD_MUSTUSE enum skald_rc skald__publish_rebuild(
 	struct skald_relay *r, struct skald_err *err);
+/* Wait a little for what is in flight, so that nothing of it comes later unexpected. */
+void skald__publish_settle(struct skald_relay *r);
 void skald__publish_drop(struct skald_relay *r); /* producer and cluster; topics stay */
 /* Trouble that is over when row `ordinal` of the open tick is acknowledged. */
 void skald__publish_trouble(struct skald_relay *r, uint64_t ordinal,
@@ -318,6 +505,8 @@ SKALD_MUSTUSE enum skald_rc skald__topics_ask_limit(
 SKALD_MUSTUSE enum skald_rc skald__topics_load(
 	struct skald_relay *r, struct skald_err *err);
 /* Nothing is outstanding and everything recorded: take up what has grown. */
+/* Looks now and then. Growth waits until nothing is outstanding: then regrow. */
+bool skald__topics_have_grown(struct skald_relay *r);
 SKALD_MUSTUSE enum skald_rc skald__topics_regrow(
 	struct skald_relay *r, struct skald_err *err);
 /* Missing ones that are there now, as an array for SQL. One question to Kafka. */
@@ -331,7 +520,8 @@ SKALD_MUSTUSE enum skald_rc skald__park_load(
 	struct skald_relay *r, struct skald_err *err);
 bool skald__park_covers(struct skald_relay *r, const struct skald__row *row);
 /* Why the row that is next was refused; false: it was not. */
-bool skald__park_take_refusal(struct skald_relay *r, struct skald_err *why);
+bool skald__park_take_refusal(
+	struct skald_relay *r, const struct skald__row *row, struct skald_err *why);
 void skald__park_note_refusal(
 	struct skald_relay *r, uint64_t ordinal, const struct skald_err *why);
 /* Park the row, and pop it; why: it is the head (again) of its key. NULL: it is behind one. */

@@ -163,6 +163,10 @@ static void
 note_count(struct skald_relay *r)
 {
 	atomic_store(r->metrics.parked_keys, (int64_t)r->park.key_count);
+	/* releases are due by the clock: nobody would wake us */
+	if (r->core.is_restless != (r->park.key_count > 0))
+		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_RESTLESS,
+					     .is_open = r->park.key_count > 0 });
 }
 
 static void
@@ -227,6 +231,11 @@ load_keys(struct skald_relay *r, const struct skald_rows *rows, struct skald_err
 		if (skald_slice_is_text(skald_rows_get(rows, i, 6), "3"))
 			skald__topics_miss(r, topic);
 	}
+	/* Where a key is being let out the topic was there: what is in it already must not
+	   be parked once more. */
+	for (unsigned i = 0; i < skald_rows_count(rows); i++)
+		if (skald_rows_get(rows, i, 3).data)
+			skald__topics_forget(r, skald_rows_get(rows, i, 0));
 	return SKALD_OK;
 }
 
@@ -240,7 +249,6 @@ skald__park_load(struct skald_relay *r, struct skald_err *err)
 
 	skald__park_drop(r);
 	clear_set(&r->park);
-	r->park.refusal_count = 0;
 	rc = skald__topics_load(r, err);
 	if (!rc)
 		rc = skald__tick_query(r, sql_parked, params, 1, &rows, err);
@@ -261,16 +269,17 @@ skald__park_note_refusal(
 
 	if (p->refusal_count < SKALD__REFUSALS_MAX)
 		p->refusals[p->refusal_count++] =
-			(struct skald__refusal){ ordinal, *why };
+			(struct skald__refusal){ skald__feed_place(r, ordinal), *why };
 }
 
 bool
-skald__park_take_refusal(struct skald_relay *r, struct skald_err *why)
+skald__park_take_refusal(
+	struct skald_relay *r, const struct skald__row *row, struct skald_err *why)
 {
 	struct skald__park *p = &r->park;
 
 	for (unsigned i = 0; i < p->refusal_count; i++) {
-		if (p->refusals[i].ordinal != r->window.next)
+		if (skald_position_compare(p->refusals[i].at, row->position) != 0)
 			continue;
 		*why = p->refusals[i].err;
 		p->refusals[i] = p->refusals[--p->refusal_count];
@@ -287,7 +296,7 @@ key_of(const struct skald__row *row, char id[static SKALD_UUID_TEXT_BYTES])
 {
 	struct skald_uuid uuid = { { 0 } };
 
-	if (!skald__row_uuid(row, SKALD__COL_MESSAGE_ID, &uuid))
+	if (!skald_cell_uuid(row->cells[SKALD__COL_MESSAGE_ID], &uuid))
 		memset(uuid.bytes, 0, sizeof(uuid.bytes));
 	skald_uuid_format(uuid, id);
 	if (row->cells[SKALD__COL_KEY].data)
@@ -390,7 +399,7 @@ add_again(struct skald__park *p, const struct skald__row *row)
 	struct skald_buf *to = &p->columns[SKALD__PARK_AGAIN];
 	char position[SKALD_POSITION_TEXT_BYTES];
 
-	skald_array_binary_add_int(&to[0], skald__row_int(row, SKALD__COL_ID));
+	skald_array_binary_add_int(&to[0], skald_cell_int(row->cells[SKALD__COL_ID], 0));
 	skald_array_binary_add(&to[1], position_text(row->position, position));
 }
 

@@ -4,6 +4,7 @@
  */
 #include "outbox/own.h"
 
+#include <poll.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -13,6 +14,8 @@
 #include "base/uuid.h"
 
 #define OWN_HEADERS_BYTES_MAX (256 * 1024) /* as jsonb prints them */
+#define LOOK_AGAIN_MS         10
+#define SETTLE_MS             400 /* well below the lease's renewal */
 #define PROBE_MS              1000
 #define PROBE_BLOCKS_MS       200
 
@@ -94,7 +97,7 @@ static struct skald_slice
 time_text(const struct skald__row *row, enum skald__column column,
 	char dst[SKALD_TIME_TEXT_BYTES], int64_t *wall_us)
 {
-	if (!skald__row_time_us(row, column, wall_us))
+	if (!skald_cell_time_us(row->cells[column], wall_us))
 		return SKALD_SLICE_NULL;
 	skald_time_format(*wall_us, dst);
 	return skald_slice_make(dst, SKALD_TIME_TEXT_BYTES - 1);
@@ -127,6 +130,8 @@ build_headers(struct skald_relay *r, const struct skald__row *row, struct scratc
 		skald_slice_make(r->tick.stream, SKALD_STREAM_TEXT_BYTES - 1));
 	ADD(&b, SKALD_H_SEQUENCE,
 		skald_slice_make(s->position, SKALD_POSITION_TEXT_BYTES - 1));
+	if (row->is_recovered)
+		ADD(&b, SKALD_H_RECOVERED, SKALD_SLICE_LIT("true"));
 	rc = add_own(r, &b, row->cells[SKALD__COL_HEADERS], err);
 	out->headers = (struct skald_headers){ b.items, b.count };
 	out->timestamp_ms = at_us / 1000;
@@ -141,7 +146,7 @@ build_record(struct skald_relay *r, const struct skald__row *row,
 {
 	struct skald_uuid id;
 
-	if (!skald__row_uuid(row, SKALD__COL_MESSAGE_ID, &id))
+	if (!skald_cell_uuid(row->cells[SKALD__COL_MESSAGE_ID], &id))
 		return skald_fail(err, SKALD_REJECT, "skald", "SK001",
 			"message_id: must be a uuid");
 	skald_uuid_format(id, s->id);
@@ -187,6 +192,22 @@ need_producer(struct skald_relay *r, struct skald_err *err)
 	if (!rc)
 		p->is_compressing = skald_producer_is_compressing(p->producer);
 	return rc;
+}
+
+/* A catch-up leaves out what is published already. */
+static bool
+is_there(struct skald_relay *r, const struct skald__row *row)
+{
+	struct skald_uuid id;
+
+	if (!row->is_recovered ||
+		!skald_cell_uuid(row->cells[SKALD__COL_MESSAGE_ID], &id) ||
+		!skald__recover_has(r, &id))
+		return false;
+	skald__window_push(&r->window, row->mark, 0);
+	(void)skald__window_ack(&r->window, r->window.next - 1);
+	atomic_fetch_add(r->metrics.skipped, 1);
+	return true;
 }
 
 static int
@@ -272,6 +293,15 @@ out:
 	return rc;
 }
 
+/* Where the newest row of the window stands, to be written down once it is acknowledged. */
+static void
+note_place(struct skald_relay *r, const struct skald__row *row)
+{
+	if (r->core.is_wal)
+		r->wal.places[(r->window.next - 1) & (SKALD__WINDOW_SLOTS - 1)] =
+			row->position;
+}
+
 /* The broker's word about one record may hold for all of the topic's. */
 static void
 learn(struct skald_relay *r, const struct skald__row *row, const struct skald_err *why)
@@ -353,7 +383,7 @@ step(struct skald_relay *r, const struct skald__row *row, bool *is_full,
 		skip(r, row);
 		return SKALD_OK;
 	}
-	if (r->park.refusal_count && skald__park_take_refusal(r, &why))
+	if (r->park.refusal_count && skald__park_take_refusal(r, row, &why))
 		refused = number_of(&why);
 	if (r->park.key_count && skald__park_covers(r, row))
 		return skald__park_row(r, row, NULL, err);
@@ -361,15 +391,23 @@ step(struct skald_relay *r, const struct skald__row *row, bool *is_full,
 }
 
 enum skald_rc
-skald__publish(struct skald_relay *r, uint64_t count, struct skald_err *err)
+skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err)
 {
 	struct skald__relay_ev ev = { .kind = SKALD__EV_SENT };
 	unsigned asked = r->publisher.topics.asked;
 	struct skald_err flush_err = SKALD_ERR_INIT;
 	struct skald__row row;
+	bool is_ready = true;
 	enum skald_rc rc, flush_rc;
 
 	rc = need_producer(r, err);
+	if (!rc)
+		rc = skald__recover_step(r, &is_ready, err);
+	if (!rc && !is_ready)
+		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_STUCK,
+					     .at_ms = skald_mono_ms() + LOOK_AGAIN_MS });
+	if (rc || !is_ready)
+		return rc;
 	/* a topic that was asked for took a while: look after the lease first */
 	while (!rc && ev.count < count && r->publisher.topics.asked == asked) {
 		ev.is_full = skald__window_is_full(&r->window);
@@ -380,15 +418,25 @@ skald__publish(struct skald_relay *r, uint64_t count, struct skald_err *err)
 		if (rc)
 			break;
 		skald__feed_peek(r, &row);
-		rc = step(r, &row, &ev.is_full, err);
+		if (is_there(r, &row))
+			skald__feed_pop(r);
+		else
+			rc = step(r, &row, &ev.is_full, err);
 		if (rc || ev.is_full)
 			break;
+		note_place(r, &row);
 		ev.count++;
+		ev.is_between = skald__window_is_at_mark(&r->window);
+		if (to_mark && ev.is_between)
+			break;
 	}
 	flush_rc = skald__park_flush(r, &flush_err);
 	if (ev.count && skald__feed_is_empty(r)) {
 		skald_producer_push(r->publisher.producer);
-		SKALD_FAILPOINT(relay_after_produce);
+		if (r->core.is_wal)
+			SKALD_FAILPOINT(stream_after_produce);
+		else
+			SKALD_FAILPOINT(relay_after_produce);
 	}
 	skald__relay_tell(r, ev);
 	if (!flush_rc)
@@ -491,9 +539,25 @@ skald__publish_serve(struct skald_relay *r)
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_ACKED,
 				     .ordinal = r->window.done,
 				     .resume = r->window.resume });
-	if (r->core.state == SKALD__RELAY_SENDING &&
+	if ((r->core.state == SKALD__RELAY_SENDING ||
+		    r->core.state == SKALD__RELAY_STREAMING) &&
 		skald_producer_is_dead(p->producer, &err))
 		bury(r, p->is_refused ? &p->refusal : &err);
+}
+
+void
+skald__publish_settle(struct skald_relay *r)
+{
+	int64_t until_ms = skald_mono_ms() + SETTLE_MS;
+
+	while (r->publisher.producer && r->window.done < r->window.next &&
+		skald_mono_ms() < until_ms) {
+		struct pollfd fd = { .fd = skald_producer_fd(r->publisher.producer),
+			.events = POLLIN };
+
+		(void)poll(&fd, 1, SETTLE_MS / 10);
+		skald__publish_serve(r);
+	}
 }
 
 enum skald_rc
@@ -509,7 +573,13 @@ skald__publish_rebuild(struct skald_relay *r, struct skald_err *err)
 	if (rc)
 		return rc;
 	atomic_fetch_add(r->metrics.rebuilds, 1);
-	skald__window_rewind(&r->window);
+	if (r->core.is_wal) { /* the stream begins anew */
+		skald__window_reset(&r->window, 0, (int64_t)r->wal.flushed);
+		r->publisher.stuck_ordinal = 0;
+	} else {
+		skald__window_rewind(&r->window);
+	}
+	skald__gate_reset(r);
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_REBUILT,
 				     .ordinal = r->window.resume });
 	return SKALD_OK;

@@ -23,6 +23,8 @@
 #define MARK_MS     100
 #define PROGRESS_MS 1000
 #define SLICE_ROWS  256
+#define TIRED_MS    1000 /* idle for so long: writers wake us */
+#define ASLEEP_MS   5000
 
 /* --- telling the core ---------------------------------------------------------------------- */
 
@@ -60,6 +62,8 @@ static void
 close_sessions(struct skald_relay *r)
 {
 	skald__tick_drop(r);
+	skald__wal_close(r);
+	r->asleep_xid[0] = '\0';
 	skald_sql_close(r->work);
 	skald_sql_close(r->guard);
 	r->work = r->guard = NULL;
@@ -204,7 +208,8 @@ turn(struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err
 	if (r->tick.number != tick)
 		atomic_fetch_add(r->metrics.ticks, 1);
 	if (!rows || !skald_rows_count(rows) ||
-		!skald_rows_time_us(rows, 0, SKALD__COL_AT, &at_us))
+		!skald_rows_time_us(
+			rows, r->tick.reader.order[0].row, SKALD__COL_AT, &at_us))
 		at_us = now_us;
 	atomic_store(r->metrics.lag, (now_us - at_us) / 1000);
 	/* nothing is outstanding here: the tick that came with the turn is not begun */
@@ -232,6 +237,15 @@ rebuild(struct skald_relay *r, struct skald_err *err)
 		}
 	}
 	skald__tick_drop(r);
+	skald__wal_close(r);
+	if (r->core.is_wal && r->window.resume > r->core.recorded &&
+		skald__wal_record(r, false, err)) {
+		fail_sql(r, err);
+		return SKALD_OK;
+	}
+	if (r->core.state !=
+		SKALD__RELAY_REBUILDING) /* it was not ours to record any more */
+		return SKALD_OK;
 	rc = skald__publish_rebuild(r, &ignored);
 	if (rc)
 		*err = ignored;
@@ -251,6 +265,9 @@ abandon(struct skald_relay *r)
 {
 	skald__publish_drop(r);
 	skald__relay_trouble_over(r, &r->broker);
+	skald__relay_trouble_over(r, &r->standby);
+	skald__wal_close(r);
+	skald__recover_done(r);
 	if (r->tick.reader.asked) /* its answer is of no use, and in the way */
 		close_sessions(r);
 	skald__tick_drop(r);
@@ -269,7 +286,9 @@ give_up(struct skald_relay *r)
 	enum skald_rc rc = SKALD_OK;
 
 	skald__publish_drop(r);
-	if (r->guard && is_leader && r->core.resume > r->core.recorded)
+	if (r->guard && is_leader && r->core.state == SKALD__RELAY_STREAMING)
+		rc = skald__wal_record(r, false, &err);
+	else if (r->guard && is_leader && r->core.resume > r->core.recorded)
 		rc = skald__tick_progress(r, &err);
 	if (!rc && r->guard && skald__relay_is_leader(&r->core))
 		rc = skald_lease_drop(r->guard, &r->lease, &err);
@@ -281,27 +300,71 @@ give_up(struct skald_relay *r)
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_GIVEN_UP });
 }
 
-/* Commits of others wake an idle relay; while rows are under way only reports matter. */
+/*
+ * Commits of others wake an idle relay, through the wake pipe of the process or, asleep,
+ * by NOTIFY; while rows are under way only reports matter, and what the stream brings.
+ */
 static void
 wait(struct skald_relay *r, int64_t at_ms)
 {
-	struct pollfd fd = { .fd = -1, .events = POLLIN };
+	struct pollfd fds[2] = { { .fd = -1, .events = POLLIN },
+		{ .fd = -1, .events = POLLIN } };
 	int64_t left_ms = at_ms - skald_mono_ms();
-	bool is_early;
+	bool is_idle = r->core.state == SKALD__RELAY_IDLE;
 
 	if (r->publisher.producer)
-		fd.fd = skald_producer_fd(r->publisher.producer);
+		fds[0].fd = skald_producer_fd(r->publisher.producer);
+	if (r->wal.session && (!r->wal.is_started || r->core.is_dry))
+		fds[1].fd = skald_stream_fd(r->wal.session);
+	else if (is_idle && r->core.nap != SKALD__NAP_AWAKE)
+		fds[1].fd = skald_sql_fd(r->work);
 	left_ms = left_ms < 0 ? 0 : left_ms > 60000 ? 60000 : left_ms;
 	if (r->core.state == SKALD__RELAY_SENDING) {
-		(void)poll(&fd, 1, (int)left_ms);
+		(void)poll(fds, 1, (int)left_ms);
 		return;
 	}
-	if (r->core.state == SKALD__RELAY_IDLE)
+	if (is_idle || r->core.state == SKALD__RELAY_STREAMING)
 		skald__publish_probe(r);
-	(void)skald_wake_wait(&r->wake, &fd, fd.fd >= 0, (int)left_ms);
-	is_early = skald_mono_ms() < at_ms;
-	if (is_early && r->core.state == SKALD__RELAY_IDLE)
+	(void)skald_wake_wait(&r->wake, fds, 2, (int)left_ms);
+	if (r->wal.is_started) {
+		if (fds[1].revents)
+			skald__relay_tell(r,
+				(struct skald__relay_ev){ .kind = SKALD__EV_READABLE });
+		return;
+	}
+	if (is_idle && r->core.nap != SKALD__NAP_AWAKE && fds[1].revents &&
+		skald_sql_heard(r->work) > 0)
+		atomic_fetch_add(r->metrics.woken, 1);
+	if (is_idle && skald_mono_ms() < at_ms && !(r->wal.session && fds[1].revents))
 		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_WOKEN });
+}
+
+/* Mode wal, the way there and back, gate and sleep. */
+static enum skald_rc
+act_on_stream(
+	struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err *err)
+{
+	enum skald_rc rc;
+
+	if (todo->verb == SKALD__DO_READ) {
+		rc = skald__wal_read(r, todo->count, err);
+		if (rc)
+			skald__wal_lost(r, err);
+		else
+			skald__relay_note_progress(r);
+		return SKALD_OK;
+	}
+	rc = todo->verb == SKALD__DO_DOZE    ? skald__doze(r, todo->is_open, err)
+	     : todo->verb == SKALD__DO_GATE  ? skald__gate_ask(r, err)
+	     : todo->verb == SKALD__DO_SLOT  ? skald__wal_slot(r, err)
+	     : todo->verb == SKALD__DO_ENTER ? skald__wal_enter(r, err)
+	     : todo->verb == SKALD__DO_START
+		     ? skald__wal_start(r, err)
+		     : skald__wal_record(r, todo->is_drained, err);
+	if (!rc && (todo->verb == SKALD__DO_RECORD ||
+			   r->core.state == SKALD__RELAY_STREAMING))
+		got_on(r);
+	return rc;
 }
 
 static enum skald_rc
@@ -327,7 +390,16 @@ act_on_sql(
 		return skald__tick_progress(r, err);
 	case SKALD__DO_RING:
 		return skald__ring_turn(r, err);
+	case SKALD__DO_DOZE:
+	case SKALD__DO_GATE:
+	case SKALD__DO_SLOT:
+	case SKALD__DO_ENTER:
+	case SKALD__DO_START:
+	case SKALD__DO_READ:
+	case SKALD__DO_RECORD:
+		return act_on_stream(r, todo, err);
 	case SKALD__DO_SEND:
+	case SKALD__DO_LEAVE_WAL:
 	case SKALD__DO_REBUILD:
 	case SKALD__DO_ABANDON:
 	case SKALD__DO_GIVE_UP:
@@ -354,6 +426,13 @@ act(struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err 
 	case SKALD__DO_TAKE:
 	case SKALD__DO_PROGRESS:
 	case SKALD__DO_RING:
+	case SKALD__DO_DOZE:
+	case SKALD__DO_GATE:
+	case SKALD__DO_SLOT:
+	case SKALD__DO_ENTER:
+	case SKALD__DO_START:
+	case SKALD__DO_READ:
+	case SKALD__DO_RECORD:
 		rc = act_on_sql(r, todo, err);
 		if (rc && todo->verb == SKALD__DO_CONNECT && rc == SKALD_FATAL)
 			return rc;
@@ -361,12 +440,15 @@ act(struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err 
 			fail_sql(r, err);
 		break;
 	case SKALD__DO_SEND:
-		if (!skald__publish(r, todo->count, err))
+		if (!skald__publish(r, todo->count, todo->to_mark, err))
 			break;
 		if (strcmp(err->origin, "pg") == 0 || !skald__relay_is_leader(&r->core))
 			fail_sql(r, err); /* it parks rows, too */
 		else
 			stuck(r, err, "could not produce");
+		break;
+	case SKALD__DO_LEAVE_WAL:
+		skald__wal_leave(r);
 		break;
 	case SKALD__DO_REBUILD:
 		if (rebuild(r, err))
@@ -397,6 +479,7 @@ skald_relay_run(struct skald_relay *relay, int64_t drain_ms, struct skald_err *e
 	do {
 		note_stop(relay);
 		skald__publish_serve(relay);
+		skald__wal_serve(relay);
 		atomic_store(relay->metrics.inflight,
 			(int64_t)(relay->window.next - relay->window.done));
 		todo = skald__relay_next(&relay->core, skald_mono_ms());
@@ -449,30 +532,39 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 	(void)pthread_mutex_init(&r->health_lock, NULL);
 	r->source = strdup(conf->source ? conf->source : "main");
 	r->url = strdup(conf->url);
-	if (!r->source || !r->url) {
+	if (conf->gate && conf->gate[0])
+		r->gate.names = strdup(conf->gate);
+	if (!r->source || !r->url || (!r->gate.names && conf->gate && conf->gate[0])) {
 		rc = skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");
 		goto out;
 	}
 	r->kafka = conf->kafka;
 	r->topics_conf = conf->topics;
 	r->retention_ms = conf->retention_ms;
+	r->slot_limit_bytes = conf->slot_limit_bytes;
 	r->consumed_ms = conf->consumed_ms;
 	r->dead_letters_ms = conf->dead_letters_ms;
 	r->audit_ms = conf->audit_ms;
+	r->barrier_ms = conf->barrier_ms;
 	skald_rand_init(&r->rand);
 	name_owner(r);
 	r->lease = (struct skald_lease){
 		.kind = "relay", .name = "outbox", .owner = r->owner
 	};
-	skald__relay_init(
-		&r->core, &(struct skald__relay_conf){ .poll_min_ms = conf->poll_min_ms,
-				  .poll_max_ms = conf->poll_max_ms,
-				  .standby_ms = STANDBY_MS,
-				  .ring_ms = ring_ms(conf->retention_ms),
-				  .mark_ms = MARK_MS,
-				  .progress_ms = PROGRESS_MS,
-				  .inflight_max = SKALD_RELAY_INFLIGHT_ROWS,
-				  .slice_rows = SLICE_ROWS });
+	skald__relay_init(&r->core,
+		&(struct skald__relay_conf){ .poll_min_ms = conf->poll_min_ms,
+			.poll_max_ms = conf->poll_max_ms,
+			.standby_ms = STANDBY_MS,
+			.ring_ms = ring_ms(conf->retention_ms),
+			.mark_ms = MARK_MS,
+			.progress_ms = PROGRESS_MS,
+			.inflight_max = SKALD_RELAY_INFLIGHT_ROWS,
+			.slice_rows = SLICE_ROWS,
+			.queue_rows = SKALD__QUEUE_ROWS / 2,
+			.sleep_after_ms = conf->poll_max_ms < TIRED_MS ? TIRED_MS : 0,
+			.asleep_ms = ASLEEP_MS,
+			.wants_wal = conf->wants_wal,
+			.has_gate = r->gate.names != NULL });
 	skald__relay_metrics_init(r, conf->metrics);
 	rc = skald_wake_open(&r->wake, err);
 	if (rc)
@@ -490,7 +582,10 @@ skald_relay_destroy(struct skald_relay *relay)
 	if (!relay)
 		return;
 	skald__publish_drop(relay);
+	skald__recover_done(relay);
 	close_sessions(relay);
+	skald__wal_done(relay);
+	free(relay->gate.names);
 	skald__park_done(relay);
 	skald__topics_done(&relay->publisher.topics);
 	skald_buf_done(&relay->publisher.texts);

@@ -1,5 +1,6 @@
 /*
- * relay_core.c - what the relay decides; relay.c does it.
+ * relay_core.c - what the relay makes of what happens; relay_next_core.c says what it
+ * does next, relay.c does it.
  *
  *   DOWN ----CONNECTED----> STANDBY ----LEASE(term)----> ELECTED <------------------+
  *    ^                         ^                            |                       |
@@ -15,7 +16,24 @@
  *    |                          |                              v  |
  *    +------------              +-------------------------- RECORDING --------------+
  *
- * Backoff is no state of its own but a time in DOWN, SENDING and REBUILDING before
+ * Mode wal, when it is wanted and possible:
+ *
+ *   IDLE --ENTERED--> OPENING --STARTED--> STREAMING --LEFT--> ELECTED --LED--> IDLE, OPENING
+ *                        ^                     | DEAD (producer or stream)        ^
+ *                        | LED(is_wal)         v                                  |
+ *                     ELECTED <--REBUILT-- REBUILDING                ELECTED, see above
+ *
+ * and how it is entered, beside IDLE, SENDING and RECORDING:
+ *
+ *   NONE --SLOT_ASKED--> ASKED --SLOT_MADE--> MADE --TURNED(tick)--> COVERING
+ *    ^                     | SLOT_FAILED        | TURNED(none)           | TURNED, it is done
+ *    +---------------------+                    +-------> COVERED <------+
+ *                                                         (ENTERED, or any end of leading: NONE)
+ *
+ * Sleep, in IDLE: AWAKE --DOZING--> DOZING --TURNED(is_quiet)--> ASLEEP --WOKEN--> DOZING,
+ * and back to AWAKE as soon as there is work.
+ *
+ * Backoff is no state of its own but a time in DOWN, SENDING, REBUILDING and OPENING before
  * which nothing is tried. Draining is a flag: the open tick is finished and no other
  * begun. GIVEN_UP leads from everywhere to GONE.
  *
@@ -29,9 +47,15 @@
  *     and the producer is dropped before anything else happens.
  * R5  sent - done <= inflight_max.
  * R6  Rows are produced in the order of their ordinals, without a gap; after a rebuild
- *     again from `done`, the last ordinal below which everything is acknowledged.
+ *     again from `resume`, the last place to go on from.
  * R7  done never falls within a tick; progress is written down only up to `resume`, which
  *     is `done` unless that lies in the middle of something.
+ * R8  Mode wal is entered only when a tick whose snapshot is younger than the slot is done.
+ * R9  Another epoch begins in mode wal only when done == sent and the last row sent ended
+ *     its transaction: no transaction is sent half under each.
+ * R10 With a gate no row at or above `gated` is produced.
+ * R11 Two looks are `asleep_ms` apart only while the flag is up and every transaction that
+ *     may not have seen it has ended.
  */
 #include "outbox/relay_core.h"
 
@@ -41,7 +65,7 @@
 #include "base/limits.h"
 
 #define SLOW_TURN_MS 5 /* an idle turn that took longer is asked for less often */
-#define WAIT_MAX_MS  100
+#define MARKS_LEFT   3 /* a commit is streamed a moment before every snapshot sees it */
 
 static int64_t
 min_of(int64_t a, int64_t b)
@@ -69,7 +93,8 @@ skald__relay_is_leader(const struct skald__relay_core *c)
 {
 	return c->state == SKALD__RELAY_ELECTED || c->state == SKALD__RELAY_IDLE ||
 	       c->state == SKALD__RELAY_SENDING || c->state == SKALD__RELAY_RECORDING ||
-	       c->state == SKALD__RELAY_REBUILDING;
+	       c->state == SKALD__RELAY_REBUILDING || c->state == SKALD__RELAY_OPENING ||
+	       c->state == SKALD__RELAY_STREAMING;
 }
 
 const char *
@@ -83,6 +108,8 @@ skald__relay_state_name(enum skald__relay_state state)
 		[SKALD__RELAY_SENDING] = "sending",
 		[SKALD__RELAY_RECORDING] = "recording",
 		[SKALD__RELAY_REBUILDING] = "rebuilding",
+		[SKALD__RELAY_OPENING] = "opening",
+		[SKALD__RELAY_STREAMING] = "streaming",
 		[SKALD__RELAY_GONE] = "gone",
 	};
 
@@ -95,11 +122,15 @@ skald__relay_state_name(enum skald__relay_state state)
 static void
 begin_rows(struct skald__relay_core *c, uint64_t ordinal)
 {
-	c->done = c->resume = c->sent = c->here = ordinal;
+	c->done = c->resume = c->sent = c->here = c->gated = ordinal;
 	c->is_end_known = false;
 	c->is_asked = false;
 	c->is_full = false;
+	c->is_dry = false;
+	c->is_moved = false;
+	c->is_between = true;
 	c->send_at_ms = 0;
+	c->gate_at_ms = 0;
 }
 
 static void
@@ -114,8 +145,13 @@ see_led(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t n
 {
 	if (c->state != SKALD__RELAY_ELECTED)
 		return;
+	c->is_wal = ev->is_wal;
 	c->tick = ev->tick;
 	c->epoch_due = ev->epoch_due;
+	c->drain_due = c->must_leave = false;
+	c->nap = SKALD__NAP_AWAKE;
+	c->busy_at_ms = now_ms;
+	c->retry_at_ms = now_ms;
 	c->mark_due = true; /* whether the last leader left one is not known */
 	c->poll_ms = c->conf.poll_min_ms;
 	c->poll_at_ms = now_ms;
@@ -123,7 +159,37 @@ see_led(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t n
 	c->progress_at_ms = now_ms + c->conf.progress_ms;
 	c->recorded = ev->ordinal;
 	begin_rows(c, ev->ordinal);
-	c->state = ev->is_open ? SKALD__RELAY_SENDING : SKALD__RELAY_IDLE;
+	if (ev->is_wal)
+		c->state = SKALD__RELAY_OPENING;
+	else
+		c->state = ev->is_open ? SKALD__RELAY_SENDING : SKALD__RELAY_IDLE;
+}
+
+/* A turn that looked for the next tick: is its snapshot younger than the slot (R8)? */
+static void
+cover_slot(struct skald__relay_core *c, const struct skald__relay_ev *ev, bool was_idle)
+{
+	if (c->slot == SKALD__SLOT_COVERING && !was_idle)
+		c->slot = SKALD__SLOT_COVERED;
+	else if (c->slot == SKALD__SLOT_MADE && ev->is_open)
+		c->slot = ev->tick ? SKALD__SLOT_COVERING : SKALD__SLOT_COVERED;
+}
+
+/* When to look again after nothing was found. */
+static void
+pace(struct skald__relay_core *c, const struct skald__relay_ev *ev, bool was_idle,
+	int64_t now_ms)
+{
+	bool is_lazy = was_idle && c->poll_ms == c->conf.poll_max_ms;
+
+	c->poll_ms = was_idle ? min_of(c->poll_ms * 2, c->conf.poll_max_ms)
+			      : c->conf.poll_min_ms;
+	c->poll_at_ms =
+		now_ms + max_of(c->poll_ms, was_idle ? min_of(4 * ev->took_ms, 1000) : 0);
+	if (c->nap == SKALD__NAP_DOZING && is_lazy && ev->is_quiet)
+		c->nap = SKALD__NAP_ASLEEP; /* R11 */
+	if (c->nap == SKALD__NAP_ASLEEP)
+		c->poll_at_ms = now_ms + c->conf.asleep_ms;
 }
 
 static void
@@ -136,6 +202,9 @@ see_turned(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_
 	c->mark_due = (c->mark_due || !was_idle) && !ev->is_marked;
 	if (ev->is_marked)
 		c->marked_at_ms = now_ms;
+	cover_slot(c, ev, was_idle);
+	if (ev->tick || !was_idle)
+		c->busy_at_ms = now_ms;
 	if (ev->tick) {
 		c->tick = ev->tick;
 		c->recorded = 0;
@@ -148,10 +217,7 @@ see_turned(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_
 		return;
 	}
 	c->is_slow = was_idle && ev->took_ms > SLOW_TURN_MS;
-	c->poll_ms = was_idle ? min_of(c->poll_ms * 2, c->conf.poll_max_ms)
-			      : c->conf.poll_min_ms;
-	c->poll_at_ms =
-		now_ms + max_of(c->poll_ms, was_idle ? min_of(4 * ev->took_ms, 1000) : 0);
+	pace(c, ev, was_idle, now_ms);
 	c->state = SKALD__RELAY_IDLE;
 	if (c->epoch_due && !was_idle)
 		c->state =
@@ -172,10 +238,12 @@ see_rows(struct skald__relay_core *c, const struct skald__relay_ev *ev)
 static void
 see_acked(struct skald__relay_core *c, const struct skald__relay_ev *ev)
 {
-	if (c->state != SKALD__RELAY_SENDING)
+	if (c->state != SKALD__RELAY_SENDING && c->state != SKALD__RELAY_STREAMING)
 		return;
 	SKALD_ASSERT(ev->ordinal >= c->done && ev->ordinal <= c->sent); /* R7 */
 	SKALD_ASSERT(ev->resume <= ev->ordinal);
+	if (ev->resume > c->resume)
+		c->marks_left = MARKS_LEFT;
 	c->done = ev->ordinal;
 	c->resume = ev->resume;
 	c->is_full = false;
@@ -199,7 +267,7 @@ see_lease(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 static void
 see_stuck(struct skald__relay_core *c, const struct skald__relay_ev *ev)
 {
-	if (c->state == SKALD__RELAY_REBUILDING)
+	if (c->state == SKALD__RELAY_REBUILDING || c->state == SKALD__RELAY_OPENING)
 		c->retry_at_ms = ev->at_ms;
 	else
 		c->send_at_ms = ev->at_ms;
@@ -213,7 +281,101 @@ step_down(struct skald__relay_core *c, enum skald__relay_state to, int64_t retry
 	c->state = to;
 	c->term = 0;
 	c->retry_at_ms = retry_at_ms;
+	c->slot = SKALD__SLOT_NONE;
+	c->nap = SKALD__NAP_AWAKE;
 	begin_rows(c, 0);
+}
+
+static void
+see_dead(struct skald__relay_core *c, const struct skald__relay_ev *ev)
+{
+	if (c->state != SKALD__RELAY_SENDING && c->state != SKALD__RELAY_STREAMING)
+		return;
+	c->state = SKALD__RELAY_REBUILDING;
+	c->retry_at_ms = ev->at_ms;
+}
+
+/* In mode wal whether the slot still stands is looked at first. */
+static void
+see_rebuilt(struct skald__relay_core *c, const struct skald__relay_ev *ev)
+{
+	if (c->state != SKALD__RELAY_REBUILDING)
+		return;
+	c->state = c->is_wal ? SKALD__RELAY_ELECTED : SKALD__RELAY_SENDING;
+	begin_rows(c, ev->ordinal); /* R6 */
+}
+
+static void
+see_slot(struct skald__relay_core *c, const struct skald__relay_ev *ev)
+{
+	if (ev->kind == SKALD__EV_SLOT_ASKED)
+		c->slot = SKALD__SLOT_ASKED;
+	else if (ev->kind == SKALD__EV_SLOT_MADE && c->slot == SKALD__SLOT_ASKED)
+		c->slot = SKALD__SLOT_MADE;
+	else if (ev->kind == SKALD__EV_SLOT_FAILED) {
+		c->slot = SKALD__SLOT_NONE;
+		c->slot_at_ms = ev->at_ms;
+	}
+}
+
+static void
+see_started(struct skald__relay_core *c, int64_t now_ms)
+{
+	if (c->state != SKALD__RELAY_OPENING)
+		return;
+	begin_rows(c, 0);
+	c->recorded = 0;
+	c->recorded_at_ms = now_ms;
+	c->marks_left = MARKS_LEFT; /* whether the last leader left one is not known */
+	c->state = SKALD__RELAY_STREAMING;
+}
+
+static void
+see_recorded(
+	struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t now_ms)
+{
+	if (c->state != SKALD__RELAY_STREAMING)
+		return;
+	c->recorded = ev->ordinal;
+	c->recorded_at_ms = now_ms;
+	c->is_moved = false;
+	if (ev->is_marked && c->marks_left > 0)
+		c->marks_left--;
+	c->drain_due = ev->epoch_due;
+	c->must_leave = ev->is_full;
+}
+
+/* What only mode wal, the way to it, gate and sleep know. */
+static void
+see_other(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t now_ms)
+{
+	bool is_streaming = c->state == SKALD__RELAY_STREAMING;
+
+	if (ev->kind == SKALD__EV_ENTERED && c->slot == SKALD__SLOT_COVERED) {
+		c->slot = SKALD__SLOT_NONE;
+		c->is_wal = true;
+		c->retry_at_ms = now_ms;
+		c->state = SKALD__RELAY_OPENING;
+	} else if (ev->kind == SKALD__EV_MOVED) {
+		c->is_moved = true;
+	} else if (ev->kind == SKALD__EV_READABLE) {
+		c->is_dry = false;
+	} else if (ev->kind == SKALD__EV_READ && is_streaming) {
+		c->here += ev->count;
+		c->is_dry = ev->is_end;
+	} else if (ev->kind == SKALD__EV_LEFT &&
+		   (is_streaming || c->state == SKALD__RELAY_OPENING)) {
+		c->slot_at_ms = ev->at_ms;
+		c->state = SKALD__RELAY_ELECTED;
+	} else if (ev->kind == SKALD__EV_GATED) {
+		if (ev->ordinal > c->gated)
+			c->gated = ev->ordinal;
+		c->gate_at_ms = ev->at_ms;
+	} else if (ev->kind == SKALD__EV_RESTLESS) {
+		c->is_restless = ev->is_open;
+	} else if (ev->kind == SKALD__EV_DOZING) {
+		c->nap = ev->is_open ? SKALD__NAP_DOZING : SKALD__NAP_AWAKE;
+	}
 }
 
 static void
@@ -240,14 +402,19 @@ see_leader_event(
 	case SKALD__EV_SENT:
 		c->sent += ev->count;
 		c->is_full = ev->is_full;
+		if (ev->count > 0)
+			c->is_between = ev->is_between;
 		SKALD_ASSERT(c->sent <= c->here); /* R6 */
 		break;
 	case SKALD__EV_ACKED:
 		see_acked(c, ev);
 		break;
 	case SKALD__EV_GREW:
-		if (c->state == SKALD__RELAY_SENDING)
+		if (c->state == SKALD__RELAY_SENDING ||
+			c->state == SKALD__RELAY_STREAMING) {
 			c->here += ev->count;
+			c->gated += ev->count; /* they were durable long ago */
+		}
 		break;
 	case SKALD__EV_PROGRESSED:
 		c->recorded = ev->ordinal;
@@ -257,22 +424,41 @@ see_leader_event(
 		c->ring_at_ms = now_ms + c->conf.ring_ms;
 		break;
 	case SKALD__EV_DEAD:
-		if (c->state == SKALD__RELAY_SENDING) {
-			c->state = SKALD__RELAY_REBUILDING;
-			c->retry_at_ms = ev->at_ms;
-		}
+		see_dead(c, ev);
 		break;
 	case SKALD__EV_REBUILT:
-		if (c->state == SKALD__RELAY_REBUILDING) {
-			c->state = SKALD__RELAY_SENDING;
-			begin_rows(c, ev->ordinal); /* R6 */
-		}
+		see_rebuilt(c, ev);
 		break;
 	case SKALD__EV_STUCK:
 		see_stuck(c, ev);
 		break;
 	case SKALD__EV_WOKEN:
 		c->poll_at_ms = now_ms;
+		if (c->nap == SKALD__NAP_ASLEEP) {
+			c->nap = SKALD__NAP_DOZING;
+			c->poll_ms = c->conf.poll_min_ms;
+		}
+		break;
+	case SKALD__EV_SLOT_ASKED:
+	case SKALD__EV_SLOT_MADE:
+	case SKALD__EV_SLOT_FAILED:
+		see_slot(c, ev);
+		break;
+	case SKALD__EV_STARTED:
+		see_started(c, now_ms);
+		break;
+	case SKALD__EV_RECORDED:
+		see_recorded(c, ev, now_ms);
+		break;
+	case SKALD__EV_ENTERED:
+	case SKALD__EV_READABLE:
+	case SKALD__EV_MOVED:
+	case SKALD__EV_READ:
+	case SKALD__EV_LEFT:
+	case SKALD__EV_GATED:
+	case SKALD__EV_DOZING:
+	case SKALD__EV_RESTLESS:
+		see_other(c, ev, now_ms);
 		break;
 	case SKALD__EV_CONNECTED:
 	case SKALD__EV_LEASE:
@@ -333,121 +519,21 @@ skald__relay_see(
 	case SKALD__EV_REBUILT:
 	case SKALD__EV_STUCK:
 	case SKALD__EV_WOKEN:
+	case SKALD__EV_DOZING:
+	case SKALD__EV_RESTLESS:
+	case SKALD__EV_GATED:
+	case SKALD__EV_SLOT_ASKED:
+	case SKALD__EV_SLOT_MADE:
+	case SKALD__EV_SLOT_FAILED:
+	case SKALD__EV_ENTERED:
+	case SKALD__EV_STARTED:
+	case SKALD__EV_READABLE:
+	case SKALD__EV_MOVED:
+	case SKALD__EV_READ:
+	case SKALD__EV_RECORDED:
+	case SKALD__EV_LEFT:
 		if (skald__relay_is_leader(c)) /* else an answer that came too late */
 			see_leader_event(c, ev, now_ms);
 		break;
 	}
-}
-
-/* --- commands ----------------------------------------------------------------------------- */
-
-static struct skald__relay_do
-wait_until(const struct skald__relay_core *c, int64_t at_ms, int64_t now_ms)
-{
-	if (skald__relay_is_leader(c))
-		at_ms = min_of(at_ms, min_of(c->renew_at_ms, c->lease_until_ms));
-	if (c->is_stopping)
-		at_ms = min_of(at_ms, c->stop_at_ms);
-	return (struct skald__relay_do){ .verb = SKALD__DO_WAIT,
-		.at_ms = max_of(at_ms, now_ms) };
-}
-
-static struct skald__relay_do
-next_idle(const struct skald__relay_core *c, int64_t now_ms)
-{
-	bool mark = c->mark_due && now_ms - c->marked_at_ms >= c->conf.mark_ms;
-
-	if (now_ms >= c->poll_at_ms)
-		return (struct skald__relay_do){ .verb = SKALD__DO_TURN,
-			.open_next = true,
-			.mark = mark,
-			.advance = c->is_slow };
-	if (now_ms >= c->ring_at_ms)
-		return (struct skald__relay_do){ .verb = SKALD__DO_RING };
-	return wait_until(c, min_of(c->poll_at_ms, c->ring_at_ms), now_ms);
-}
-
-static struct skald__relay_do
-next_sending(const struct skald__relay_core *c, int64_t now_ms)
-{
-	uint64_t room = c->conf.inflight_max - (c->sent - c->done);
-	int64_t at_ms = now_ms + WAIT_MAX_MS;
-
-	if (c->resume > c->recorded && now_ms >= c->progress_at_ms)
-		return (struct skald__relay_do){ .verb = SKALD__DO_PROGRESS };
-	if (!c->is_asked && !c->is_end_known)
-		return (struct skald__relay_do){ .verb = SKALD__DO_ASK };
-	if (c->sent < c->here && now_ms >= c->send_at_ms && !c->is_full && room > 0) {
-		uint64_t count = c->here - c->sent;
-
-		count = count < room ? count : room; /* R5 */
-		count = count < c->conf.slice_rows ? count : c->conf.slice_rows;
-		return (struct skald__relay_do){ .verb = SKALD__DO_SEND, .count = count };
-	}
-	if (c->sent == c->here && c->is_asked)
-		return (struct skald__relay_do){ .verb = SKALD__DO_TAKE };
-	if (c->sent < c->here && now_ms < c->send_at_ms)
-		at_ms = min_of(at_ms, c->send_at_ms);
-	if (c->resume > c->recorded)
-		at_ms = min_of(at_ms, c->progress_at_ms);
-	return wait_until(c, at_ms, now_ms);
-}
-
-/* What stands above the state: R4, the renewal, the drain. */
-static bool
-next_of_all(
-	const struct skald__relay_core *c, int64_t now_ms, struct skald__relay_do *todo)
-{
-	bool is_leader = skald__relay_is_leader(c);
-	bool is_open = c->state == SKALD__RELAY_SENDING ||
-		       c->state == SKALD__RELAY_RECORDING ||
-		       c->state == SKALD__RELAY_REBUILDING;
-
-	if (c->state == SKALD__RELAY_GONE)
-		*todo = (struct skald__relay_do){ .verb = SKALD__DO_LEAVE };
-	else if (c->must_abandon || (is_leader && now_ms >= c->lease_until_ms))
-		*todo = (struct skald__relay_do){ .verb = SKALD__DO_ABANDON };
-	else if (c->is_stopping && (!is_open || now_ms >= c->stop_at_ms))
-		*todo = (struct skald__relay_do){ .verb = SKALD__DO_GIVE_UP };
-	else if (is_leader && now_ms >= c->renew_at_ms)
-		*todo = (struct skald__relay_do){ .verb = SKALD__DO_RENEW };
-	else
-		return false;
-	return true;
-}
-
-struct skald__relay_do
-skald__relay_next(const struct skald__relay_core *c, int64_t now_ms)
-{
-	struct skald__relay_do todo = { .verb = SKALD__DO_LEAVE };
-
-	if (next_of_all(c, now_ms, &todo))
-		return todo;
-	switch (c->state) {
-	case SKALD__RELAY_DOWN:
-	case SKALD__RELAY_STANDBY:
-	case SKALD__RELAY_REBUILDING:
-		if (now_ms < c->retry_at_ms)
-			return wait_until(c, c->retry_at_ms, now_ms);
-		todo.verb = c->state == SKALD__RELAY_DOWN      ? SKALD__DO_CONNECT
-			    : c->state == SKALD__RELAY_STANDBY ? SKALD__DO_TAKE_LEASE
-							       : SKALD__DO_REBUILD;
-		break;
-	case SKALD__RELAY_ELECTED:
-		todo.verb = SKALD__DO_LEAD;
-		break;
-	case SKALD__RELAY_IDLE:
-		return next_idle(c, now_ms);
-	case SKALD__RELAY_SENDING:
-		return next_sending(c, now_ms);
-	case SKALD__RELAY_RECORDING:
-		todo.verb = SKALD__DO_TURN;
-		todo.done_tick = c->tick;
-		todo.open_next = !c->is_stopping && !c->epoch_due; /* R3 */
-		todo.mark = now_ms - c->marked_at_ms >= c->conf.mark_ms;
-		break;
-	case SKALD__RELAY_GONE:
-		break;
-	}
-	return todo;
 }

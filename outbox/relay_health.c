@@ -44,6 +44,20 @@ skald__relay_metrics_init(struct skald_relay *r, struct skald_metrics *metrics)
 	m->lag = GAUGE("skald_relay_lag_seconds",
 		"Age of the oldest row when its tick was read; 0 when nothing waits.",
 		1000);
+	m->streaming =
+		GAUGE("skald_relay_streaming", "1 in mode wal, 0 while it polls.", 1);
+	m->wal_held = GAUGE("skald_relay_wal_held_bytes",
+		"WAL that PostgreSQL keeps for the slot.", 1);
+	m->wal_behind = GAUGE("skald_relay_wal_behind_bytes",
+		"WAL behind the last acknowledged commit.", 1);
+	m->left = COUNTER("skald_relay_left_wal_total",
+		"Times mode wal was left: slot lost or shed, another timeline.");
+	m->recovered = COUNTER("skald_relay_catchups_total",
+		"Catch-ups: ticks of which a part may have been published.");
+	m->skipped = COUNTER("skald_relay_catchup_skipped_total",
+		"Rows of a catch-up that were found in their topic.");
+	m->asleep = GAUGE("skald_relay_asleep", "1 while writers wake it by NOTIFY.", 1);
+	m->woken = COUNTER("skald_relay_woken_total", "Times a writer woke it.");
 	m->progress = GAUGE("skald_relay_last_progress_timestamp_seconds",
 		"When the relay last got on (Unix time).", 1000);
 #undef COUNTER
@@ -69,16 +83,19 @@ void
 skald__relay_note_state(struct skald_relay *r)
 {
 	bool is_leader = skald__relay_is_leader(&r->core);
-	const struct skald__trouble *t = r->pg.is_there ? &r->pg : &r->broker;
+	const struct skald__trouble *t = r->pg.is_there       ? &r->pg
+					 : r->broker.is_there ? &r->broker
+							      : &r->standby;
 
 	atomic_store(r->metrics.leader, is_leader);
+	atomic_store(r->metrics.streaming, r->core.state == SKALD__RELAY_STREAMING);
 	if (!is_leader) {
 		atomic_store(r->metrics.inflight, 0);
 		atomic_store(r->metrics.parked_keys, 0);
 	}
 	pthread_mutex_lock(&r->health_lock);
 	r->health.is_leader = is_leader;
-	r->health.is_ready = is_connected(r) && !r->pg.is_there && !r->broker.is_there;
+	r->health.is_ready = is_connected(r) && !t->is_there;
 	if (t->is_there)
 		(void)skald_slice_copy(skald_slice_text(t->err.text), r->health.trouble,
 			sizeof(r->health.trouble));

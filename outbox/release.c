@@ -55,7 +55,7 @@ ask_count(struct skald_relay *r, const struct skald__row *row, const char *topic
 	char term[24], marker[24];
 	struct skald_param params[] = { skald_param_int(r->lease.term, term),
 		skald_param_text(topic), skald_param_bytea(row->cells[SKALD__COL_KEY]),
-		skald_param_int(skald__row_int(row, SKALD__COL_ID), marker),
+		skald_param_int(skald_cell_int(row->cells[SKALD__COL_ID], 0), marker),
 		skald_param_text(r->release.marker) };
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;

@@ -16,7 +16,8 @@
 
 static const char sql_tidy[] = "SELECT skald.relay_tidy($1::bigint)";
 static const char sql_sweep[] =
-	"SELECT skald.relay_sweep($1::bigint, $2::interval, $3::interval, $4::interval)";
+	"SELECT skald.relay_sweep($1::bigint, $2::interval, $3::interval, $4::interval,"
+	" $5::interval)";
 static const char sql_oldest[] = "SELECT leaf::bigint, since::text FROM "
 				 "skald.relay_ring_oldest($1::interval, $2::int)";
 static const char sql_lock[] =
@@ -126,15 +127,16 @@ move_on(struct skald_relay *r, struct skald_err *err)
 static enum skald_rc
 sweep(struct skald_relay *r, struct skald_err *err)
 {
-	char term[24], consumed[32], dead_letters[32], audit[32];
+	char term[24], consumed[32], dead_letters[32], audit[32], barrier[32];
 	struct skald_param params[] = { skald_param_int(r->lease.term, term),
 		interval_param(r->consumed_ms, consumed),
 		interval_param(r->dead_letters_ms, dead_letters),
-		interval_param(r->audit_ms, audit) };
+		interval_param(r->audit_ms, audit),
+		interval_param(r->barrier_ms, barrier) };
 	bool is_busy;
 
 	return forgive(
-		r, skald__tick_query(r, sql_sweep, params, 4, NULL, err), err, &is_busy);
+		r, skald__tick_query(r, sql_sweep, params, 5, NULL, err), err, &is_busy);
 }
 
 enum skald_rc

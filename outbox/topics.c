@@ -465,24 +465,29 @@ grow(struct skald_relay *r, struct skald_err *err)
 	return rc;
 }
 
-enum skald_rc
-skald__topics_regrow(struct skald_relay *r, struct skald_err *err)
+bool
+skald__topics_have_grown(struct skald_relay *r)
 {
 	struct skald__topics *t = &r->publisher.topics;
 	struct skald_err ignored = SKALD_ERR_INIT;
 	int64_t now_ms = skald_mono_ms();
+	bool is_first = t->regrow_at_ms == 0; /* all were asked just now */
+
+	if (t->is_grown || now_ms < t->regrow_at_ms)
+		return t->is_grown;
+	t->regrow_at_ms = now_ms + REGROW_MS;
+	if (!is_first && !r->broker.is_there)
+		(void)!look(r, &ignored); /* no answer: another time */
+	return t->is_grown;
+}
+
+enum skald_rc
+skald__topics_regrow(struct skald_relay *r, struct skald_err *err)
+{
+	struct skald__topics *t = &r->publisher.topics;
 	enum skald_rc rc;
 
-	if (!t->is_grown && now_ms < t->regrow_at_ms)
-		return SKALD_OK;
-	if (now_ms >= t->regrow_at_ms) {
-		bool is_first = t->regrow_at_ms == 0; /* all were asked just now */
-
-		t->regrow_at_ms = now_ms + REGROW_MS;
-		if (!is_first && !r->broker.is_there && look(r, &ignored))
-			return SKALD_OK; /* no answer: another time */
-	}
-	if (!t->is_grown)
+	if (!skald__topics_have_grown(r))
 		return SKALD_OK;
 	t->is_grown = false;
 	rc = grow(r, err);

@@ -86,6 +86,12 @@ skald__window_is_full(const struct skald__window *w)
 	       w->inflight_bytes >= SKALD_RELAY_INFLIGHT_BYTES;
 }
 
+bool
+skald__window_is_at_mark(const struct skald__window *w)
+{
+	return w->marks[slot_of(w->next - 1)] != SKALD__NO_MARK;
+}
+
 void
 skald__window_push(struct skald__window *w, int64_t mark, uint32_t bytes)
 {

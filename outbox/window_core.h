@@ -42,6 +42,8 @@ void skald__window_rewind(struct skald__window *w);
 /* Is the ordinal next acknowledged already, from before it was rewound? */
 bool skald__window_is_known(const struct skald__window *w);
 bool skald__window_is_full(const struct skald__window *w);
+/* The newest row has a mark. */
+bool skald__window_is_at_mark(const struct skald__window *w);
 /* Ordinal next is produced: a row of so many bytes. The window must not be full. */
 void skald__window_push(struct skald__window *w, int64_t mark, uint32_t bytes);
 /* Acknowledged, in any order; false when that ordinal is not in flight (a bug of the caller). */

@@ -11,6 +11,7 @@
 
 #include "base/context.h"
 #include "base/json.h"
+#include "base/log.h"
 
 #define LOOK_US 500000 /* a timer that may not act yet is looked at again */
 #define GAP_US  5000000 /* replies not known to be applied for so long: a gap */
@@ -202,6 +203,37 @@ count_row(struct skald_orchestrator *o, enum saga_row row)
 		atomic_fetch_add(o->count.timeouts, 1);
 }
 
+/* A line for each row of history, in the saga's context; of a batch that is rolled back it is
+   decided, and said, again. */
+static void
+tell(const struct saga__inst *inst, const struct saga_do *d)
+{
+	bool is_stuck = d->row == SAGA_ROW_STUCK;
+	enum skald_log_level level = is_stuck ? SKALD_LOG_WARN : SKALD_LOG_DEBUG;
+	struct skald_context context, *previous;
+
+	if (!skald_log_is_on(level))
+		return;
+	memset(&context, 0, sizeof(context));
+	(void)skald_slice_copy(inst->correlation_id, context.correlation_id,
+		sizeof(context.correlation_id));
+	previous = skald_context_enter(&context);
+	skald_log(level, "saga %s%s saga=%s name=%s step=%s op=%s attempt=%u outcome=%s",
+		skald__saga_row_name(d->row),
+		is_stuck ? ": nothing moves without a person" : "", inst->id,
+		skald_saga_def_name(inst->def),
+		d->step >= 0 ? skald_saga_def_step_name(inst->def, (unsigned)d->step)
+			     : "",
+		d->step >= 0 ? skald__saga_op_name(d->op) : "",
+		d->step >= 0 ? d->attempt : 0,
+		is_stuck ? inst->reason_code
+		: d->row == SAGA_ROW_FINISHED
+			? skald__saga_outcome_name(
+				  (enum saga_outcome)inst->v.core.outcome)
+			: skald__saga_reply_name(d->reply));
+	skald_context_leave(previous);
+}
+
 static void
 do_row(struct skald_orchestrator *o, struct saga__inst *inst, const struct saga_do *d,
 	const struct saga__msg *msg)
@@ -237,6 +269,7 @@ do_row(struct skald_orchestrator *o, struct saga__inst *inst, const struct saga_
 		detail = skald_buf_slice(&o->scratch);
 	}
 	skald__saga_log(o, inst, d, id, detail, trace);
+	tell(inst, d);
 }
 
 static void
@@ -359,9 +392,12 @@ note_reply(struct skald_orchestrator *o, struct saga__inst *inst, struct saga_ev
 			inst->steps[ev->step] = SKALD_SLICE_NULL;
 		return;
 	}
-	if (has_data)
-		skald__saga_keep(o, inst, skald_saga_def_step_name(inst->def, ev->step),
-			msg->data);
+	if (!has_data)
+		return;
+	skald__saga_keep(
+		o, inst, skald_saga_def_step_name(inst->def, ev->step), msg->data);
+	inst->is_kept[ev->step] = true;
+	inst->kept_bytes += msg->data.bytes;
 }
 
 enum skald_rc
@@ -379,8 +415,7 @@ skald__saga_act(struct skald_orchestrator *o, struct saga__inst *inst,
 	for (unsigned i = 0; i < c->step_count; i++)
 		states[i] = c->steps[i].state;
 	if (msg && !msg->is_dead && msg->reply == SAGA_REPLY_SUCCESS &&
-		msg->op == SAGA_OP_ACTION && msg->data.data &&
-		!inst->steps[ev->step].data) {
+		msg->op == SAGA_OP_ACTION && msg->data.data && !inst->is_kept[ev->step]) {
 		inst->steps[ev->step] = msg->data;
 		has_data = true;
 	}

@@ -26,7 +26,9 @@
 #define BEAT_MS      500
 #define REPLAY_MS    500 /* a person waits for it */
 #define DUE_MIN_MS   2 /* between looks at what is due: while there is work, */
+#define DUE_SOON_MS  8 /* within DUE_WARM_MS of it: the next start is not far, */
 #define DUE_MAX_MS   25 /* and when idle */
+#define DUE_WARM_MS  1000
 
 /* --- what others see ----------------------------------------------------------------------- */
 
@@ -301,6 +303,16 @@ turn_leases(struct skald_orchestrator *o, int64_t now_ms)
 	}
 }
 
+/* Nothing waits for it: what fails is tried again when its time comes. */
+static void
+turn_sweep(struct skald_orchestrator *o, int64_t now_ms)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+
+	if (skald__saga_sweep(o, now_ms, &err))
+		skald_log_err(SKALD_LOG_WARN, &err, "could not sweep finished sagas");
+}
+
 static void
 turn_take(struct skald_orchestrator *o, int64_t now_ms)
 {
@@ -354,6 +366,23 @@ is_due(struct skald_orchestrator *o, int64_t now_ms)
 	return due;
 }
 
+/* When to ask again. */
+static void
+wait_for_due(struct skald_orchestrator *o, int64_t now_ms, bool worked)
+{
+	int64_t most_ms;
+
+	if (worked)
+		o->worked_at_ms = now_ms;
+	else if (now_ms < o->due_at_ms)
+		return;
+	most_ms = now_ms - o->worked_at_ms < DUE_WARM_MS ? DUE_SOON_MS : DUE_MAX_MS;
+	o->due_wait_ms = worked ? DUE_MIN_MS : 2 * o->due_wait_ms;
+	if (o->due_wait_ms > most_ms)
+		o->due_wait_ms = most_ms;
+	o->due_at_ms = now_ms + o->due_wait_ms;
+}
+
 static bool
 turn_batch(struct skald_orchestrator *o, int64_t now_ms)
 {
@@ -378,13 +407,7 @@ turn_batch(struct skald_orchestrator *o, int64_t now_ms)
 					 RETRY_MAX_MS);
 	}
 out:
-	if (worked)
-		o->due_wait_ms = DUE_MIN_MS;
-	else if (now_ms >= o->due_at_ms)
-		o->due_wait_ms =
-			o->due_wait_ms * 2 > DUE_MAX_MS ? DUE_MAX_MS : o->due_wait_ms * 2;
-	if (worked || now_ms >= o->due_at_ms)
-		o->due_at_ms = now_ms + o->due_wait_ms;
+	wait_for_due(o, now_ms, worked);
 	return worked;
 }
 
@@ -446,6 +469,7 @@ skald_orchestrator_run(
 		turn_leases(o, now_ms);
 		turn_take(o, now_ms);
 		worked = turn_batch(o, now_ms);
+		turn_sweep(o, now_ms);
 		note_progress(o);
 		if (!rc)
 			rest(o, worked);

@@ -6,7 +6,7 @@
  *	batch.c         one transaction          act.c   events into the core, what it says out
  *	render.c        life-cycle events        vector.c the state vector as text
  *	store.c         the sets a batch writes  defs.c  definitions in use
- *	replay.c        dead letters again
+ *	replay.c        dead letters again      sweep.c  retention
  */
 #ifndef SKALD_SAGA_OWN_H
 #define SKALD_SAGA_OWN_H
@@ -143,8 +143,10 @@ struct saga__inst {
 	struct saga__vector v;
 	char reason_code[SAGA__CODE_BYTES];
 	char reason_text[SAGA__TEXT_BYTES];
-	struct skald_slice input;
-	struct skald_slice steps[SAGA_STEPS_MAX];
+	struct skald_slice input; /* as far as somebody refers to it, */
+	struct skald_slice steps[SAGA_STEPS_MAX]; /* and what each step answered */
+	size_t kept_bytes; /* all that is stored of it */
+	bool is_kept[SAGA_STEPS_MAX];
 };
 
 /* --- store.c -------------------------------------------------------------------------------- */
@@ -224,7 +226,7 @@ struct skald_orchestrator {
 	struct skald_kafka_consumer *kafka;
 	int64_t connect_at_ms, join_at_ms, beat_at_ms, due_at_ms, retry_at_ms;
 	unsigned connect_tries;
-	int64_t due_wait_ms;
+	int64_t due_wait_ms, worked_at_ms;
 	bool was_connected, has_identity, is_dev, has_trouble;
 	unsigned failed_count; /* batches in a row, not by conflict */
 
@@ -237,7 +239,7 @@ struct skald_orchestrator {
 	unsigned msg_count, msg_next; /* of it: read, committed */
 
 	struct saga__replay replay;
-	int64_t replay_at_ms;
+	int64_t replay_at_ms, sweep_at_ms;
 
 	/* of the batch */
 	unsigned batch_max; /* shrinks while one breaks it */
@@ -298,5 +300,10 @@ SKALD_MUSTUSE enum skald_rc skald__saga_assign(
 struct saga__part *skald__saga_part(
 	struct skald_orchestrator *o, const char *topic, int32_t partition);
 void skald__saga_hint(struct skald_orchestrator *o);
+
+/* sweep.c */
+/* Some finished sagas whose retention is over go, now and then; of all daemons one does it. */
+SKALD_MUSTUSE enum skald_rc skald__saga_sweep(
+	struct skald_orchestrator *o, int64_t now_ms, struct skald_err *err);
 
 #endif

@@ -70,6 +70,75 @@ const char *skald_saga_def_step_kind(const struct skald_saga_def *def, unsigned 
 /* Index of the step, or -1. */
 int skald_saga_def_step(const struct skald_saga_def *def, struct skald_slice name);
 
+/* --- definitions in code ------------------------------------------------------------------- */
+
+/*
+ * A definition that a program builds instead of writing JSON:
+ *
+ *	struct skald_saga_def_step charge = SKALD_SAGA_DEF_STEP_INIT;
+ *
+ *	charge.name = "charge";
+ *	charge.kind = "pivot";
+ *	charge.action.topic = "payment.commands";
+ *	charge.action.type = "payment.charge";
+ *	charge.action.data = "{\"amount\":\"$.input.amount\"}";
+ *	rc = skald_saga_def_builder_create(&b, "order", 1, err);
+ *	...
+ *	skald_saga_def_builder_step(b, &charge);
+ *	rc = skald_saga_def_build(b, &def, NULL, NULL, err);
+ *
+ * What is built is the JSON that a person would have written, in its canonical form, and
+ * goes through the same validator: members, rules and faults are those of docs/sagas.md.
+ * Texts are copied by the call that is given them. NULL or 0: the member is left out.
+ */
+struct skald_saga_def_builder;
+
+struct skald_saga_def_command { /* all NULL: there is no such command */
+	const char *topic, *type;
+	const char *data; /* JSON, with paths as texts */
+	const char *key; /* of an action: a path */
+};
+struct skald_saga_def_retry { /* nothing given: there is no such member */
+	int attempts;
+	const char *backoff, *max_backoff; /* "200ms" */
+};
+struct skald_saga_def_step {
+	unsigned struct_bytes; /* set by SKALD_SAGA_DEF_STEP_INIT */
+	const char *name;
+	const char *kind; /* "compensatable", "pivot", "retriable" */
+	const char *timeout;
+	struct skald_saga_def_command action, compensation;
+	bool has_nothing_to_undo; /* "compensation": null, said aloud */
+	struct skald_saga_def_retry retry, compensation_retry;
+	const char *on_unknown;
+};
+#define SKALD_SAGA_DEF_STEP_INIT \
+	{ \
+		.struct_bytes = sizeof(struct skald_saga_def_step) \
+	}
+
+SKALD_MUSTUSE enum skald_rc skald_saga_def_builder_create(
+	struct skald_saga_def_builder **out, const char *name, int version,
+	struct skald_err *err);
+void skald_saga_def_builder_destroy(struct skald_saga_def_builder *b);
+/* These do not fail: whatever is wrong, memory too, is told by skald_saga_def_build. */
+void skald_saga_def_builder_deadline(
+	struct skald_saga_def_builder *b, const char *duration);
+/* One more, after those that were added before. */
+void skald_saga_def_builder_step(
+	struct skald_saga_def_builder *b, const struct skald_saga_def_step *step);
+void skald_saga_def_builder_output(struct skald_saga_def_builder *b, const char *json);
+/*
+ * The definition as it stands; more may be added and built again.
+ *
+ * fault    as of skald_saga_def_create; may be NULL. A `data` or `output` that is no JSON
+ *          is a fault at its pointer, told before the validator's.
+ * Returns  as skald_saga_def_create.
+ */
+SKALD_MUSTUSE enum skald_rc skald_saga_def_build(struct skald_saga_def_builder *b,
+	struct skald_saga_def **def, skald_saga_fault_fn fault, void *ctx,
+	struct skald_err *err);
+
 /* --- orchestrator -------------------------------------------------------------------------- */
 
 /*
@@ -87,6 +156,7 @@ struct skald_orchestrator_conf {
 	const char *reply_topic; /* NULL: skald.replies.<installation> */
 	const char *definitions; /* a directory deployed at start; NULL: none */
 	unsigned batch_max; /* of a transaction; 0: what fits */
+	int64_t retention_ms; /* of finished sagas; 0: for ever */
 	const struct skald_kafka_props *kafka; /* borrowed for its life */
 	const struct skald_topic_conf *topics;
 	struct skald_metrics *metrics; /* may be NULL */

@@ -40,16 +40,17 @@ drop_notice(void *ctx, const PGresult *res)
 
 /* Keys before dbname are defaults that the URL may override, keys after it are ours. */
 static PGconn *
-start(const struct skald_sql_conf *conf)
+start(const struct skald_sql_conf *conf, bool is_replication)
 {
-	static const char *const keys[] = { "connect_timeout", "keepalives",
-		"keepalives_idle", "keepalives_interval", "keepalives_count",
-		"tcp_user_timeout", "dbname", "fallback_application_name",
-		"client_encoding", NULL };
+	const char *const keys[] = { "connect_timeout", "keepalives", "keepalives_idle",
+		"keepalives_interval", "keepalives_count", "tcp_user_timeout", "dbname",
+		"fallback_application_name", "client_encoding",
+		is_replication ? "replication" : NULL, NULL };
 	bool is_quick = conf->kind == SKALD_SQL_DAEMON;
 	const char *values[] = { "0", "1", is_quick ? "5" : "30", is_quick ? "2" : "10",
 		"3", is_quick ? "10000" : "60000", conf->url,
-		conf->application ? conf->application : "skald", "UTF8", NULL };
+		conf->application ? conf->application : "skald", "UTF8", "database",
+		NULL };
 
 	return PQconnectStartParams(keys, values, 1);
 }
@@ -115,37 +116,52 @@ finish(PGconn *conn, int64_t timeout_ms, struct skald_err *err)
 }
 
 enum skald_rc
+skald__connect(PGconn **out, const struct skald_sql_conf *conf, bool is_replication,
+	struct skald_err *err)
+{
+	PGconn *conn;
+	enum skald_rc rc;
+
+	rc = check_url(conf->url, err);
+	if (rc)
+		return rc;
+	conn = start(conf, is_replication);
+	if (!conn)
+		return skald_fail(err, SKALD_RETRY, "skald", "53200", "out of memory");
+	PQsetNoticeReceiver(conn, drop_notice, NULL);
+	/* puts the SQLSTATE into the text of a failed attempt, see skald__fail_connect */
+	(void)PQsetErrorVerbosity(conn, PQERRORS_VERBOSE);
+	rc = finish(conn,
+		conf->connect_timeout_ms > 0 ? conf->connect_timeout_ms
+					     : CONNECT_TIMEOUT_MS,
+		err);
+	if (rc)
+		goto out;
+	(void)PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);
+	if (PQsetnonblocking(conn, 0)) {
+		rc = skald__fail_result(conn, NULL, err);
+		goto out;
+	}
+	*out = conn;
+	conn = NULL;
+out:
+	PQfinish(conn);
+	return rc;
+}
+
+enum skald_rc
 skald_sql_open(
 	struct skald_sql **out, const struct skald_sql_conf *conf, struct skald_err *err)
 {
 	struct skald_sql *sql;
 	enum skald_rc rc;
 
-	rc = check_url(conf->url, err);
-	if (rc)
-		return rc;
 	sql = calloc(1, sizeof(*sql));
 	if (!sql)
 		return skald_fail(err, SKALD_RETRY, "skald", "53200", "out of memory");
-	sql->conn = start(conf);
-	if (!sql->conn) {
-		rc = skald_fail(err, SKALD_RETRY, "skald", "53200", "out of memory");
-		goto out;
-	}
-	PQsetNoticeReceiver(sql->conn, drop_notice, NULL);
-	/* puts the SQLSTATE into the text of a failed attempt, see skald__fail_connect */
-	(void)PQsetErrorVerbosity(sql->conn, PQERRORS_VERBOSE);
-	rc = finish(sql->conn,
-		conf->connect_timeout_ms > 0 ? conf->connect_timeout_ms
-					     : CONNECT_TIMEOUT_MS,
-		err);
+	rc = skald__connect(&sql->conn, conf, false, err);
 	if (rc)
 		goto out;
-	(void)PQsetErrorVerbosity(sql->conn, PQERRORS_DEFAULT);
-	if (PQsetnonblocking(sql->conn, 0)) {
-		rc = skald__fail_result(sql->conn, NULL, err);
-		goto out;
-	}
 	rc = skald_sql_exec(sql, settings[conf->kind], err);
 	if (rc)
 		goto out;
@@ -196,4 +212,19 @@ bool
 skald_sql_is_in_transaction(struct pg_conn *conn)
 {
 	return PQtransactionStatus(conn) == PQTRANS_INTRANS;
+}
+
+unsigned
+skald_sql_heard(struct skald_sql *sql)
+{
+	PGnotify *notify;
+	unsigned count = 0;
+
+	if (!PQconsumeInput(sql->conn))
+		return 0; /* the next statement says what is wrong */
+	while ((notify = PQnotifies(sql->conn))) {
+		PQfreemem(notify);
+		count++;
+	}
+	return count;
 }

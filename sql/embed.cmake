@@ -1,4 +1,4 @@
-# cmake -DOUT=f.c -DMIGRATIONS=a;b -DFUNCTIONS=c;d -P embed.cmake
+# cmake -DOUT=f.c -DMIGRATIONS=a;b -DFUNCTIONS=c;d -DPUBLICATION=e -P embed.cmake
 # Writes the SQL files as arrays of lines: C compilers need take only short literals.
 
 # No file(STRINGS): it drops empty lines and mangles brackets.
@@ -26,3 +26,4 @@ endfunction()
 file(WRITE ${OUT} "/* Generated from sql/ by embed.cmake. */\n#include \"sql/own.h\"\n\n")
 embed_table("${MIGRATIONS}" migration skald__migrations)
 embed_table("${FUNCTIONS}" function skald__functions)
+embed_table("${PUBLICATION}" publication skald__publication)

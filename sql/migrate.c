@@ -2,7 +2,8 @@
  * migrate.c - install and upgrade the schema.
  *
  * Tables come in numbered files, each run once. Functions, views and rights
- * are re-applied when the text of their file changed. All of it is one
+ * are re-applied when the text of their file changed, the publication is looked
+ * after every time. All of it is one
  * transaction under an exclusive lock on skald.schema_version, so a second
  * migration waits and then finds nothing to do. What comes before that lock
  * can collide with a second migration, of this database (the schema) or of
@@ -223,6 +224,24 @@ apply_functions(
 	return SKALD_OK;
 }
 
+/*
+ * The schema's owner seldom has CREATE on the database; whoever connected may. Back to
+ * the session's own role, of which the schema's is one.
+ */
+static enum skald_rc
+apply_publication(struct skald_sql *sql, const struct skald_migrate_report *report,
+	struct skald_err *err)
+{
+	enum skald_rc rc;
+
+	if (report->version_after > version_wanted())
+		return SKALD_OK;
+	rc = skald_sql_exec(sql, "SET LOCAL ROLE NONE", err);
+	if (rc)
+		return rc;
+	return run_file(sql, &skald__publication[0], err);
+}
+
 static enum skald_rc
 attempt(struct skald_sql *sql, bool no_roles, struct skald_migrate_report *report,
 	struct skald_err *err)
@@ -261,6 +280,9 @@ attempt(struct skald_sql *sql, bool no_roles, struct skald_migrate_report *repor
 	if (rc)
 		return rc;
 	report->roles_missing = missing > 0;
+	rc = apply_publication(sql, report, err);
+	if (rc)
+		return rc;
 	return skald_sql_exec(sql, "COMMIT", err);
 }
 

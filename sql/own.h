@@ -70,6 +70,16 @@ bool skald__statement_is_stale(const struct pg_result *res);
 enum skald_rc skald__rows_take(
 	struct pg_result **res, struct skald_rows **rows, struct skald_err *err);
 
+/*
+ * A connection within conf's time limit; blocking, notices dropped. is_replication: a
+ * walsender of that database.
+ */
+enum skald_rc skald__connect(struct pg_conn **out, const struct skald_sql_conf *conf,
+	bool is_replication, struct skald_err *err);
+
+/* us since 2000 -> us since 1970; false: infinite. */
+bool skald__time_us(int64_t since_2000, int64_t *wall_us);
+
 /* SQLSTATE -> what to do. */
 enum skald_rc skald__rc_of_state(const char *sqlstate);
 /* Fill err from a failed result (NULL: from the connection). */
@@ -89,5 +99,6 @@ struct skald__sql_file {
 };
 extern const struct skald__sql_file skald__migrations[]; /* .name NULL at the end */
 extern const struct skald__sql_file skald__functions[];
+extern const struct skald__sql_file skald__publication[]; /* one */
 
 #endif

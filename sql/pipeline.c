@@ -199,8 +199,12 @@ skald_pipe_end(struct skald_sql *sql, struct skald_err *err)
 		}
 		PQclear(res);
 	}
-	if (!PQexitPipelineMode(sql->conn) && !rc)
-		rc = skald__fail_result(sql->conn, NULL, &failure);
+	if (!PQexitPipelineMode(sql->conn)) {
+		/* A good-bye came where a sync's answer was due: libpq waits for more. */
+		sql->is_dead = true;
+		if (!rc)
+			rc = skald__fail_result(sql->conn, NULL, &failure);
+	}
 	if (rc && err)
 		*err = failure;
 	return rc;

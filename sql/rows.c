@@ -9,8 +9,6 @@
 
 #include "base/buf.h"
 
-#define PG_EPOCH_US INT64_C(946684800000000) /* 2000-01-01 in us since 1970 */
-
 struct skald_rows {
 	PGresult *res;
 };
@@ -93,35 +91,17 @@ is_binary(const struct skald_rows *rows, unsigned column)
 	return PQfformat(rows->res, (int)column) == 1;
 }
 
-/* Big-endian two's complement of 1, 2, 4 or 8 bytes. */
-static bool
-read_int(struct skald_slice cell, int64_t *value)
-{
-	const unsigned char *p = (const unsigned char *)cell.data;
-	uint64_t n = 0;
-
-	if (cell.bytes != 1 && cell.bytes != 2 && cell.bytes != 4 && cell.bytes != 8)
-		return false;
-	if (p[0] & 0x80 && cell.bytes > 1)
-		n = UINT64_MAX;
-	for (size_t i = 0; i < cell.bytes; i++)
-		n = n << 8 | p[i];
-	*value = (int64_t)n;
-	return true;
-}
-
 int64_t
 skald_rows_int(
 	const struct skald_rows *rows, unsigned row, unsigned column, int64_t fallback)
 {
 	struct skald_slice cell = skald_rows_get(rows, row, column);
-	int64_t value = fallback;
 	long long parsed;
 
 	if (!cell.data)
 		return fallback;
 	if (is_binary(rows, column))
-		return read_int(cell, &value) ? value : fallback;
+		return skald_cell_int(cell, fallback);
 	return skald_slice_int64(cell, &parsed) ? (int64_t)parsed : fallback;
 }
 
@@ -130,9 +110,9 @@ skald_rows_bool(const struct skald_rows *rows, unsigned row, unsigned column)
 {
 	struct skald_slice cell = skald_rows_get(rows, row, column);
 
-	if (!cell.data || cell.bytes != 1)
-		return false;
-	return is_binary(rows, column) ? cell.data[0] != 0 : cell.data[0] == 't';
+	if (is_binary(rows, column))
+		return skald_cell_bool(cell);
+	return cell.data && cell.bytes == 1 && cell.data[0] == 't';
 }
 
 bool
@@ -143,28 +123,17 @@ skald_rows_uuid(const struct skald_rows *rows, unsigned row, unsigned column,
 
 	if (!cell.data)
 		return false;
-	if (!is_binary(rows, column))
-		return skald_uuid_parse(cell, out);
-	if (cell.bytes != sizeof(out->bytes))
-		return false;
-	memcpy(out->bytes, cell.data, sizeof(out->bytes));
-	return true;
+	if (is_binary(rows, column))
+		return skald_cell_uuid(cell, out);
+	return skald_uuid_parse(cell, out);
 }
 
 bool
 skald_rows_time_us(
 	const struct skald_rows *rows, unsigned row, unsigned column, int64_t *wall_us)
 {
-	struct skald_slice cell = skald_rows_get(rows, row, column);
-	int64_t since_2000;
-
-	if (!cell.data || !is_binary(rows, column) || cell.bytes != 8 ||
-		!read_int(cell, &since_2000))
-		return false;
-	if (since_2000 == INT64_MIN || since_2000 > INT64_MAX - PG_EPOCH_US)
-		return false; /* -infinity, infinity */
-	*wall_us = since_2000 + PG_EPOCH_US;
-	return true;
+	return is_binary(rows, column) &&
+	       skald_cell_time_us(skald_rows_get(rows, row, column), wall_us);
 }
 
 bool

@@ -108,6 +108,8 @@ SKALD_MUSTUSE enum skald_rc skald_sql_query(struct skald_sql *sql, const char *s
 /* One or more statements without parameters: BEGIN, COMMIT, a script. */
 SKALD_MUSTUSE enum skald_rc skald_sql_exec(
 	struct skald_sql *sql, const char *script, struct skald_err *err);
+/* How many notifications (LISTEN) have come since the last call; never blocks. */
+unsigned skald_sql_heard(struct skald_sql *sql);
 /* ROLLBACK if a transaction is open; a dead connection is left to the caller's reopen. */
 void skald_sql_rollback(struct skald_sql *sql);
 
@@ -163,6 +165,126 @@ bool skald_rows_uuid(const struct skald_rows *rows, unsigned row, unsigned colum
 bool skald_rows_time_us(const struct skald_rows *rows, unsigned row, unsigned column,
 	int64_t *wall_us); /* binary timestamptz -> us since 1970 */
 void skald_rows_free(struct skald_rows *rows);
+
+/* Single cells in binary format, of rows or of a stream; a NULL slice is SQL NULL. */
+int64_t skald_cell_int(struct skald_slice cell, int64_t fallback); /* int2, int4, int8 */
+bool skald_cell_bool(struct skald_slice cell); /* false for NULL */
+bool skald_cell_uuid(struct skald_slice cell, struct skald_uuid *out); /* false: NULL */
+bool skald_cell_time_us(struct skald_slice cell,
+	int64_t *wall_us); /* timestamptz -> us since 1970; false: NULL, infinite */
+bool skald_cell_jsonb(struct skald_slice cell,
+	struct skald_slice
+		*text); /* the text inside, borrowed from the cell; false: NULL */
+
+/* --- logical replication ------------------------------------------------------------------ */
+
+/*
+ * One session of a walsender: makes its slot, then streams what committed transactions
+ * inserted into one table, in the order of their commits. PostgreSQL 14 or newer.
+ *
+ * Nothing blocks but open and start. After any failure the session is of no more use:
+ * close it. What the server refuses keeps its SQLSTATE in err->code:
+ *   42704  FATAL   start: no such slot; next: the slot is older than the publication,
+ *                  and of no use (another, made now, would be)
+ *   3F000  FATAL   start: no such publication, or the table is not in it
+ *   55006  RETRY   start: another session has the slot (or has not noticed its end yet)
+ *   55000  RETRY   start: the slot is invalidated; ask_slot: wal_level is not logical
+ *   42710  FATAL   ask_slot: there is a slot of that name
+ *   53400  RETRY   ask_slot: the server has no slot left (max_replication_slots)
+ *   42501  FATAL   open: the role may not replicate
+ *   0A000  FATAL   start: PostgreSQL is too old; next: a column has no binary format
+ *   08P01  RETRY   next: a frame that cannot be read
+ */
+struct skald_stream;
+
+#define SKALD_STREAM_COLUMNS_MAX 32
+
+/* All borrowed; what is below the line must outlive the session. */
+struct skald_stream_conf {
+	const char *url; /* as of struct skald_sql_conf */
+	const char *application;
+	int64_t connect_timeout_ms;
+	/* --- */
+	const char *slot; /* 1 to 63 of [a-z0-9_] */
+	const char *publication; /* likewise */
+	const char *schema, *table; /* the root, if it is partitioned */
+	const char *const *columns; /* by name; those that are not there come as NULL */
+	unsigned column_count; /* at most SKALD_STREAM_COLUMNS_MAX */
+};
+
+enum skald_stream_kind {
+	SKALD_STREAM_NOTHING, /* all that has arrived is read: poll the fd */
+	SKALD_STREAM_BEGIN,
+	SKALD_STREAM_ROW,
+	SKALD_STREAM_COMMIT,
+	SKALD_STREAM_KEEPALIVE,
+};
+
+struct skald_stream_item {
+	enum skald_stream_kind kind;
+	/*
+	 * BEGIN: of the commit record, known before the first row. COMMIT: end_lsn, what may
+	 * be confirmed. KEEPALIVE: end of the WAL sent; whatever committed below was handed
+	 * out before, so it may be confirmed when nothing is in flight. ROW: as its BEGIN
+	 */
+	uint64_t lsn;
+	int64_t commit_us; /* BEGIN, COMMIT: us since 1970 */
+	uint32_t xid; /* BEGIN */
+	bool wants_reply; /* KEEPALIVE: send a status soon, or be disconnected */
+	/* ROW: from 0 in its transaction, counts all that is published, of other tables too */
+	uint64_t ordinal;
+	/* ROW: in the order of conf.columns, in binary format. NULL slice: NULL, no such column */
+	struct skald_slice cells[SKALD_STREAM_COLUMNS_MAX];
+	size_t bytes; /* ROW: of the whole message */
+};
+
+/*
+ * Connects as a walsender (replication=database, added to whatever the URL says); runs
+ * nothing else. Blocks at most connect_timeout_ms. FATAL: bad URL, bad names, no right.
+ */
+SKALD_MUSTUSE enum skald_rc skald_stream_open(struct skald_stream **out,
+	const struct skald_stream_conf *conf, struct skald_err *err);
+void skald_stream_close(struct skald_stream *s); /* NULL is fine; does not wait */
+int skald_stream_fd(const struct skald_stream *s); /* poll it for POLLIN */
+int skald_stream_server_version(const struct skald_stream *s); /* 150004 */
+
+/*
+ * Make the slot. The server answers when every transaction running now has ended, in
+ * any database of the cluster: ask, then take when the fd is readable (or later).
+ * is_made: lsn is where it begins. To give up, close the session; nothing is left.
+ */
+SKALD_MUSTUSE enum skald_rc skald_stream_ask_slot(
+	struct skald_stream *s, struct skald_err *err);
+SKALD_MUSTUSE enum skald_rc skald_stream_take_slot(
+	struct skald_stream *s, bool *is_made, uint64_t *lsn, struct skald_err *err);
+
+/*
+ * Stream what committed at or after lsn; transactions with end_lsn <= lsn are left out,
+ * and those that the slot has confirmed in any case. Not while ask_slot is unanswered.
+ * Blocks at most 5 s.
+ */
+SKALD_MUSTUSE enum skald_rc skald_stream_start(
+	struct skald_stream *s, uint64_t lsn, struct skald_err *err);
+
+/* Never blocks. Cells are borrowed until the next call, or for longer, see keep. */
+SKALD_MUSTUSE enum skald_rc skald_stream_next(
+	struct skald_stream *s, struct skald_stream_item *item, struct skald_err *err);
+/* The buffer of the last ROW, now the caller's: its cells stay until that is freed. */
+void *skald_stream_keep(struct skald_stream *s);
+void skald_stream_free(void *kept); /* NULL is fine */
+
+/*
+ * Tell the server that everything below flushed_lsn is done with: 0 or a COMMIT's lsn,
+ * or a KEEPALIVE's. Never blocks; what the socket does not take now goes out with a later
+ * next or status, and of several only the newest. Due when wants_reply, and at least
+ * every third of wal_sender_timeout; also while nothing is read.
+ *
+ * A server that is told to stop ("fast") waits until all it has sent is confirmed, for
+ * ever if need be, and asks again as soon as it is answered: answer at most some ten
+ * times a second, and close the session when what is in flight cannot be finished.
+ */
+SKALD_MUSTUSE enum skald_rc skald_stream_status(
+	struct skald_stream *s, uint64_t flushed_lsn, struct skald_err *err);
 
 /* --- schema ------------------------------------------------------------------------------ */
 

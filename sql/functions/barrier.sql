@@ -10,7 +10,9 @@
 --                                    +-- reply_later -------> pending -- reply_by_key --> as reply
 --                                                             pending -- compensation --> ended
 --
--- B1  `taken` is never committed (barrier_unanswered), so whoever sees it put it there.
+-- B1  `taken` is never committed (barrier_unanswered), so whoever sees it put it there. How
+--     many there are is counted in skald.barrier_open, a setting of the transaction that goes
+--     back with a savepoint like the rows; while it is 0 nobody need look at the rows.
 -- B2  The row of an action's first key stands for the step: everything but the take of that
 --     very key locks it first, so an action and its compensation decide one after the other.
 -- B3  A kept answer is repeated whatever came after it.
@@ -249,6 +251,14 @@ BEGIN
     RETURN v_text;
 END $$;
 
+-- So many more commands of this transaction wait for an answer.
+CREATE OR REPLACE FUNCTION skald.barrier_count(p_more bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('skald.barrier_open', (coalesce(
+        nullif(current_setting('skald.barrier_open', true), ''), '0')::bigint + p_more)::text, true);
+END $$;
+
 -- Move the row of a taken (or pending) command on; false: it is in another state.
 CREATE OR REPLACE FUNCTION skald.barrier_settle(p_participant text, p_key text, p_from text,
     p_is_query boolean, p_outcome text, p_data text) RETURNS boolean
@@ -265,6 +275,10 @@ BEGIN
                WHEN p_outcome = 'failure' AND p_is_query THEN false
                ELSE b.is_doubtful END
      WHERE b.participant = p_participant AND b.idempotency_key = p_key AND b.state = p_from;
+    IF FOUND AND p_from = 'taken' THEN
+        PERFORM skald.barrier_count(-1);
+        RETURN true;
+    END IF;
     RETURN FOUND;
 END $$;
 
@@ -399,6 +413,7 @@ BEGIN
             RETURN 'empty';
         END IF;
     END IF;
+    PERFORM skald.barrier_count(1);
     IF v_own.state IS NULL THEN
         INSERT INTO skald.barrier (participant, idempotency_key, state)
             VALUES (p_participant, v_key, 'taken');
@@ -414,29 +429,40 @@ CREATE OR REPLACE FUNCTION skald.barrier_take(p_participant text, p_headers json
     p_reply_id uuid) RETURNS text
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF p_headers ->> 'ce_sagaop' = 'action' AND p_headers ->> 'ce_expirytime' IS NULL
+    IF p_headers ->> 'ce_sagaop' = 'action'
         AND p_headers ->> 'idempotency-key' LIKE '%n' -- no round behind `action`
-        AND NOT skald.barrier_is_old(p_headers ->> 'ce_sagaid') THEN
+        AND NOT skald.barrier_is_old(p_headers ->> 'ce_sagaid')
+        AND (p_headers ->> 'ce_expirytime' IS NULL
+             OR NOT skald.barrier_is_expired(p_headers)) THEN
         INSERT INTO skald.barrier (participant, idempotency_key, state)
             VALUES (p_participant, p_headers ->> 'idempotency-key', 'taken')
             ON CONFLICT DO NOTHING;
         IF FOUND THEN
+            PERFORM skald.barrier_count(1);
             RETURN 'run';
         END IF;
     END IF;
     RETURN skald.barrier_decide(p_participant, p_headers, p_reply_id);
 END $$;
 
+CREATE OR REPLACE FUNCTION skald.barrier_look(p_participant text, p_key text) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+    IF EXISTS (SELECT FROM skald.barrier AS b WHERE b.participant = p_participant
+                  AND b.idempotency_key = p_key AND b.state = 'taken') THEN
+        PERFORM skald.refuse('SK002', format('participate: key %s was told to run, and the'
+            ' transaction neither replied nor called reply_later', p_key));
+    END IF;
+END $$;
+
 -- B1. Deferred to COMMIT; in autocommit that is the end of the statement.
 CREATE OR REPLACE FUNCTION skald.barrier_unanswered() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT FROM skald.barrier AS b WHERE b.participant = NEW.participant
-                  AND b.idempotency_key = NEW.idempotency_key AND b.state = 'taken') THEN
-        PERFORM skald.refuse('SK002', format('participate: key %s was told to run, and the'
-            ' transaction neither replied nor called reply_later', NEW.idempotency_key));
+    IF current_setting('skald.barrier_open', true) = '0' THEN
+        RETURN NULL;
     END IF;
+    PERFORM skald.barrier_look(NEW.participant, NEW.idempotency_key);
     RETURN NULL;
 END $$;
 
@@ -492,6 +518,7 @@ BEGIN
         PERFORM skald.barrier_misuse(reply_later.participant,
             reply_later.headers ->> 'idempotency-key', 'reply_later');
     END IF;
+    PERFORM skald.barrier_count(-1);
 END $$;
 
 CREATE OR REPLACE FUNCTION skald.reply_by_key(idempotency_key text, participant text,
@@ -543,14 +570,17 @@ END $$;
 
 -- --- many commands at once: what the runner calls -----------------------------------------------
 
--- Verdicts, in the order asked. is_plain: an action's first key without a deadline, checked
--- by the caller (consumers/participant.c) as barrier_check does. No two commands of one call
--- are of the same step.
+-- Verdicts, in the order asked. is_plain: an action's first key, checked by the caller
+-- (consumers/participant.c) as barrier_check does; expires_us: its deadline. No two commands
+-- of one call are of the same step.
+DROP FUNCTION IF EXISTS skald.participant_take(text, text[], boolean[], text[], uuid[]);
 CREATE OR REPLACE FUNCTION skald.participant_take(p_participant text, p_keys text[],
-    p_is_plain boolean[], p_headers text[], p_reply_ids uuid[]) RETURNS SETOF text
+    p_is_plain boolean[], p_headers text[], p_reply_ids uuid[],
+    p_expires_us bigint[] DEFAULT NULL) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    v_now_us  bigint := extract(epoch FROM clock_timestamp()) * 1000000;
     v_taken   text[] := '{}';
     v_headers jsonb;
 BEGIN
@@ -558,11 +588,13 @@ BEGIN
         WITH fresh AS (
             INSERT INTO skald.barrier AS b (participant, idempotency_key, state)
                 SELECT p_participant, c.key, 'taken'
-                  FROM unnest(p_keys, p_is_plain) AS c(key, is_plain)
-                 WHERE c.is_plain AND NOT skald.barrier_is_old(c.key)
+                  FROM unnest(p_keys, p_is_plain, p_expires_us) AS c(key, is_plain, expires_us)
+                 WHERE c.is_plain AND coalesce(c.expires_us > v_now_us, true)
+                   AND NOT skald.barrier_is_old(c.key)
                 ON CONFLICT DO NOTHING
                 RETURNING b.idempotency_key)
         SELECT coalesce(array_agg(f.idempotency_key), '{}') INTO v_taken FROM fresh AS f;
+        PERFORM skald.barrier_count(cardinality(v_taken));
     END IF;
     IF cardinality(v_taken) = cardinality(p_keys) THEN
         RETURN QUERY SELECT 'run'::text FROM generate_series(1, cardinality(p_keys));
@@ -632,4 +664,6 @@ BEGIN
                                       WHERE NOT skald.barrier_may_reply_to(t.topic)) THEN
         PERFORM skald.refuse('SK001', 'ce_replyto: must match skald.reply_topics');
     END IF;
+    PERFORM skald.outbox_wake();
+    PERFORM skald.barrier_count(-v_count);
 END $$;

@@ -407,11 +407,20 @@ BEGIN
     WHEN 'saga.retire' THEN
         RETURN skald.operator_saga_retire(operator_act.target, v_actor, operator_act.reason,
             coalesce(operator_act.args, '{}'));
+    WHEN 'outbox.retry' THEN
+        RETURN skald.operator_outbox_retry(operator_act.target, v_actor, operator_act.reason,
+            coalesce(operator_act.args, '{}'));
+    WHEN 'outbox.skip' THEN
+        RETURN skald.operator_outbox_skip(operator_act.target, v_actor, operator_act.reason,
+            coalesce(operator_act.args, '{}'));
+    WHEN 'outbox.new-epoch' THEN
+        RETURN skald.operator_outbox_new_epoch(operator_act.target, v_actor,
+            operator_act.reason);
     WHEN 'db.adopt' THEN
         RETURN skald.operator_adopt(operator_act.target, v_actor, operator_act.reason,
             coalesce(operator_act.args, '{}'));
     ELSE
-        PERFORM skald.refuse('SK001', 'action: one of dlq.replay, consumer.reset, saga.deploy,'
-            ' saga.use, saga.retire, db.adopt');
+        PERFORM skald.refuse('SK001', 'action: one of dlq.replay, consumer.reset, outbox.retry,'
+            ' outbox.skip, outbox.new-epoch, saga.deploy, saga.use, saga.retire, db.adopt');
     END CASE;
 END $$;

@@ -4,14 +4,20 @@
 -- records name in the order of their ids, due ones as far as nobody else has them), then
 -- everything is written back set by set, last orchestrator_done, which fails the whole when
 -- another daemon took one of the partitions.
+--
+-- What a batch calls is plpgsql with generic plans: of a small batch the planning is what
+-- costs, and a function in SQL with settings of its own is planned at each call. Arrays come
+-- first and rows are found by key, whatever the planner thinks of the tables' sizes.
 
+-- Microseconds since 1970, exact until the year 2255. Both are planned into their callers:
+-- they must not claim to be less volatile than what they consist of.
 CREATE OR REPLACE FUNCTION skald.orchestrator_at(p_us bigint) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT timestamptz 'epoch' + p_us * interval '1 microsecond'
+    SELECT to_timestamp(p_us::float8 / 1000000::float8)
 $$;
 
 CREATE OR REPLACE FUNCTION skald.orchestrator_us(p_at timestamptz) RETURNS bigint
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT (extract(epoch FROM p_at) * 1000000)::bigint
 $$;
 
@@ -120,20 +126,25 @@ END $$;
 -- and the end of the newest gap.
 CREATE OR REPLACE FUNCTION skald.orchestrator_served(p_reply_topic text)
 RETURNS TABLE (clock_us bigint, caught_up_us bigint, gap_us bigint)
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT skald.orchestrator_us(clock_timestamp()),
-           (SELECT CASE WHEN count(*) = count(caught_up_at)
-                        THEN skald.orchestrator_us(min(caught_up_at)) END
-              FROM skald.saga_partition WHERE topic = p_reply_topic),
-           (SELECT skald.orchestrator_us(max(ended_at)) FROM skald.saga_gap)
-$$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT skald.orchestrator_us(clock_timestamp()),
+           (SELECT CASE WHEN count(*) = count(p.caught_up_at)
+                        THEN skald.orchestrator_us(min(p.caught_up_at)) END
+              FROM skald.saga_partition p WHERE p.topic = p_reply_topic),
+           (SELECT skald.orchestrator_us(max(g.ended_at)) FROM skald.saga_gap g);
+END $$;
 
 -- A saga's row as the loop reads it.
 CREATE OR REPLACE FUNCTION skald.orchestrator_lock(p_ids uuid[])
 RETURNS SETOF skald.saga
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT * FROM skald.saga WHERE id = ANY (p_ids) ORDER BY id FOR UPDATE
-$$;
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    IF cardinality(p_ids) > 0 THEN
+        RETURN QUERY SELECT * FROM skald.saga s WHERE s.id = ANY (p_ids) ORDER BY s.id FOR UPDATE;
+    END IF;
+END $$;
 
 -- What is due, new sagas too, as far as no other daemon has it in hand; published_at is looked
 -- up where a command of theirs is out.
@@ -157,12 +168,20 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE OR REPLACE FUNCTION skald.orchestrator_look(p_ids uuid[], p_names text[])
-RETURNS TABLE (saga_id uuid, name text, data text)
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT d.saga_id, d.name, d.data FROM skald.saga_data d
-      JOIN unnest(p_ids, p_names) AS u(id, name) ON d.saga_id = u.id AND d.name = u.name
-$$;
+-- What is stored of sagas: its size, and its text where that is wanted.
+DROP FUNCTION IF EXISTS skald.orchestrator_look(uuid[], text[]);
+CREATE OR REPLACE FUNCTION skald.orchestrator_look(p_ids uuid[], p_names text[],
+    p_wanted boolean[] DEFAULT NULL)
+RETURNS TABLE (saga_id uuid, name text, data text, bytes int)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN QUERY SELECT d.saga_id, d.name,
+           CASE WHEN u.is_wanted IS NOT FALSE THEN d.data END, octet_length(d.data)
+      FROM unnest(p_ids, p_names, p_wanted) AS u(id, name, is_wanted)
+      JOIN skald.saga_data d ON d.saga_id = u.id AND d.name = u.name;
+END $$;
 
 CREATE OR REPLACE FUNCTION skald.orchestrator_definition(p_name text, p_version int)
 RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -171,17 +190,25 @@ $$;
 
 -- --- a batch, writing ----------------------------------------------------------------------
 
+-- due_at is kept while it is before what is due: then the row stays where it is and no index
+-- is written (HOT). Whoever looks too early finds nothing due, and moves it.
 CREATE OR REPLACE FUNCTION skald.orchestrator_save(p_now_us bigint, p_ids uuid[],
     p_status text[], p_outcome text[], p_undo text[], p_paused boolean[], p_overdue boolean[],
     p_signed boolean[], p_reason_step text[], p_reason_code text[], p_reason_message text[],
     p_state text[], p_seq int[], p_due_us bigint[], p_deadline_us bigint[],
     p_finished_us bigint[], p_published_us bigint[], p_is_sent boolean[]) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
     UPDATE skald.saga s
        SET status = u.status, outcome = u.outcome, undo = u.undo, paused = u.paused,
            overdue = u.overdue, signed = u.signed, reason_step = u.reason_step,
            reason_code = u.reason_code, reason_message = u.reason_message, state = u.state,
-           seq = u.seq, due_at = skald.orchestrator_at(u.due_us),
+           seq = u.seq,
+           due_at = CASE WHEN s.due_at > skald.orchestrator_at(p_now_us)
+                          AND s.due_at <= skald.orchestrator_at(u.due_us) THEN s.due_at
+                         ELSE skald.orchestrator_at(u.due_us) END,
            deadline_at = skald.orchestrator_at(u.deadline_us),
            finished_at = skald.orchestrator_at(u.finished_us),
            published_at = skald.orchestrator_at(u.published_us),
@@ -195,13 +222,16 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
            AS u(id, status, outcome, undo, paused, overdue, signed, reason_step, reason_code,
                 reason_message, state, seq, due_us, deadline_us, finished_us, published_us,
                 is_sent)
-     WHERE s.id = u.id
-$$;
+     WHERE s.id = u.id;
+END $$;
 
 CREATE OR REPLACE FUNCTION skald.orchestrator_log(p_now_us bigint, p_ids uuid[], p_seq int[],
     p_kind text[], p_step text[], p_op text[], p_attempt int[], p_outcome text[],
     p_detail text[], p_message_id text[], p_correlation_id text[], p_traceparent text[])
-RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
     INSERT INTO skald.saga_event_entry (saga_id, seq, at, kind, step, op, attempt, outcome,
                                         detail, message_id, correlation_id, traceparent)
     SELECT u.id, u.seq, skald.orchestrator_at(p_now_us), u.kind, u.step, u.op, u.attempt,
@@ -209,23 +239,29 @@ RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
       FROM unnest(p_ids, p_seq, p_kind, p_step, p_op, p_attempt, p_outcome, p_detail,
                   p_message_id, p_correlation_id, p_traceparent)
            AS u(id, seq, kind, step, op, attempt, outcome, detail, message_id, correlation_id,
-                traceparent)
-$$;
+                traceparent);
+END $$;
 
 CREATE OR REPLACE FUNCTION skald.orchestrator_keep(p_ids uuid[], p_names text[],
     p_data text[]) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
     INSERT INTO skald.saga_data (saga_id, name, data)
     SELECT u.id, u.name, u.data FROM unnest(p_ids, p_names, p_data) AS u(id, name, data)
-        ON CONFLICT DO NOTHING
-$$;
+        ON CONFLICT DO NOTHING;
+END $$;
 
 -- Commands and life-cycle events, in this order.
 CREATE OR REPLACE FUNCTION skald.orchestrator_send(p_source text, p_ids uuid[],
     p_topics text[], p_keys text[], p_types text[], p_data text[], p_headers text[],
     p_correlation_id text[], p_causation_id text[], p_traceparent text[],
     p_expires_us bigint[]) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
     INSERT INTO skald.outbox (message_id, topic, key, type, source, content_type, data,
         headers, correlation_id, causation_id, traceparent, expires_at)
     SELECT u.id, u.topic, convert_to(u.key, 'UTF8'), u.type, p_source, 'application/json',
@@ -235,8 +271,9 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
                   p_causation_id, p_traceparent, p_expires_us)
            WITH ORDINALITY AS u(id, topic, key, type, data, headers, correlation_id,
                 causation_id, traceparent, expires_us, n)
-     ORDER BY u.n
-$$;
+     ORDER BY u.n;
+    PERFORM skald.outbox_wake();
+END $$;
 
 -- A start that came as a message. The new saga, or an SQLSTATE and what it says.
 CREATE OR REPLACE FUNCTION skald.orchestrator_start(p_value text, p_headers jsonb)
@@ -323,3 +360,39 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     RETURNING e.id, e.version, e.topic, e.partition, e.record_offset, e.key, e.value,
         e.headers_raw
 $$;
+
+-- --- retention -----------------------------------------------------------------------------
+
+-- Finished sagas whose retention is over, at most p_max, oldest first: what they did goes,
+-- with their events and data; what saga_start needs stays in saga_past. Returns how many.
+-- Their ids are UUIDv7, so the primary key finds them. Of a key the oldest run goes first.
+CREATE OR REPLACE FUNCTION skald.orchestrator_sweep(p_retention interval, p_max int)
+RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
+DECLARE
+    v_before timestamptz := clock_timestamp() - p_retention;
+    v_ids uuid[];
+BEGIN
+    v_ids := ARRAY(
+        SELECT s.id FROM skald.saga s
+         WHERE s.id < (lpad(to_hex((date_part('epoch', v_before) * 1000)::bigint), 12, '0')
+                       || '00000000000000000000')::uuid
+           AND s.status = 'finished' AND s.finished_at < v_before
+           AND NOT EXISTS (SELECT FROM skald.saga o
+                            WHERE o.name = s.name AND o.key = s.key AND o.run < s.run)
+         ORDER BY s.id LIMIT p_max FOR UPDATE OF s SKIP LOCKED);
+    IF cardinality(v_ids) = 0 THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO skald.saga_past (name, key, run, id, version, outcome, input_digest, finished_at)
+        SELECT s.name, s.key, s.run, s.id, s.version, s.outcome,
+               skald.saga_digest(d.data::jsonb), s.finished_at
+          FROM skald.saga s
+          JOIN skald.saga_data d ON d.saga_id = s.id AND d.name = '$input'
+         WHERE s.id = ANY (v_ids);
+    DELETE FROM skald.saga_event_entry e WHERE e.saga_id = ANY (v_ids);
+    DELETE FROM skald.saga_data d WHERE d.saga_id = ANY (v_ids);
+    DELETE FROM skald.saga_inbox i WHERE i.saga_id = ANY (v_ids);
+    DELETE FROM skald.saga s WHERE s.id = ANY (v_ids);
+    RETURN cardinality(v_ids);
+END $$;

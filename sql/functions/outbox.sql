@@ -3,6 +3,23 @@
 -- outbox_add and outbox_add_bytes are doors: SECURITY DEFINER with a search_path of their
 -- own. What they call runs inside that and has neither, which is what keeps it quick.
 
+-- A NOTIFY makes commits queue behind each other, so it is sent only while the relay sleeps,
+-- which relay_sleep says by its is_called. To be asked after the INSERT: then the transaction
+-- has its id, and a relay that has set the flag and finds nobody in a snapshot taken later
+-- knows that whoever missed it is done, and visible. A transaction that has sent a NOTIFY
+-- cannot be prepared (two-phase commit): who does that sets skald.notify to off, and the
+-- relay finds the message when it looks by itself.
+--
+-- Who is called once a transaction asks the sequence first, which is a tenth of this call.
+CREATE OR REPLACE FUNCTION skald.outbox_wake() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_sequence_last_value('skald.relay_sleep') IS NOT NULL
+        AND current_setting('skald.notify', true) IS DISTINCT FROM 'off' THEN
+        PERFORM pg_notify('skald_outbox', '');
+    END IF;
+END $$;
+
 -- Every rule, one by one; raises on the first that is broken.
 CREATE OR REPLACE FUNCTION skald.outbox_check(topic text, key bytea, type text, data bytea,
     content_type text, subject text, source text, correlation_id text, causation_id text,
@@ -140,6 +157,9 @@ BEGIN
     VALUES (id, topic, key, type, source, subject, content_type, data, headers,
         coalesce(correlation_id, id::text), causation_id,
         skald.trace_child(traceparent, entropy), expires_at);
+    IF pg_sequence_last_value('skald.relay_sleep') IS NOT NULL THEN
+        PERFORM skald.outbox_wake();
+    END IF;
     RETURN id;
 END $$;
 
@@ -182,6 +202,9 @@ BEGIN
                 '/' || current_database()),
             'application/json', payload, id::text,
             concat('00-', digits, '-', left(entropy, 16), '-01'));
+        IF pg_sequence_last_value('skald.relay_sleep') IS NOT NULL THEN
+            PERFORM skald.outbox_wake();
+        END IF;
         RETURN id;
     END IF;
     RETURN skald.outbox_write(topic, convert_to(key, 'UTF8'), type, payload,
@@ -222,6 +245,9 @@ BEGIN
                 '/' || current_database()),
             content_type, data, id::text,
             concat('00-', entropy, '-', right(entropy, 16), '-01'));
+        IF pg_sequence_last_value('skald.relay_sleep') IS NOT NULL THEN
+            PERFORM skald.outbox_wake();
+        END IF;
         RETURN id;
     END IF;
     RETURN skald.outbox_write(topic, key, type, data, content_type, subject, source, id,
@@ -244,4 +270,7 @@ BEGIN
         causation_id,
         skald.trace_child(traceparent, encode(uuid_send(gen_random_uuid()), 'hex')),
         expires_at);
+    IF pg_sequence_last_value('skald.relay_sleep') IS NOT NULL THEN
+        PERFORM skald.outbox_wake();
+    END IF;
 END $$;

@@ -36,6 +36,7 @@ BEGIN
     RETURNING id INTO v_marker;
     UPDATE skald.parked_key k SET releasing_id = v_marker, next_at = NULL
      WHERE k.kind = 'relay' AND k.topic = p_topic AND k.key = p_key;
+    PERFORM skald.outbox_wake();
     RETURN true;
 END $$;
 

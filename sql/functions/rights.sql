@@ -11,9 +11,9 @@ DECLARE
     app_functions CONSTANT text :=
         '^(outbox_add|outbox_add_bytes|context|consume_once|consume_offset|dead_letter|consumer_.*'
         '|saga_start|participate|participant_.*|reply|reply_later|reply_by_key|action_reply)$';
-    daemon_functions CONSTANT text := '^(relay_.*|lease_.*|orchestrator_.*)$';
+    daemon_functions CONSTANT text := '^(relay_.*|park_.*|lease_.*|orchestrator_.*)$';
     operator_functions CONSTANT text := '^operator_act$';
-    view_functions CONSTANT text := '^saga_(steps|waiting)$'; -- called as whoever reads the view
+    view_functions CONSTANT text := '^(saga_(steps|waiting)|wal_slot)$'; -- called as whoever reads the view
     -- payload, and who may not read it
     payload CONSTANT text[] := ARRAY['dead_letters.key', 'dead_letters.value',
         'dead_letters.headers', 'sagas.input', 'sagas.data', 'sagas.output', 'saga_events.detail'];
@@ -80,11 +80,17 @@ BEGIN
             skald.consumer_position, skald.consumer_offset TO skald_daemon;
     END IF;
     -- what the views leave out and `skald status`, `doctor`, `outbox ls`, `consumer lanes` show
+    FOR r IN SELECT rolname FROM pg_roles
+        WHERE rolname IN ('skald_operator', 'skald_daemon', 'skald_reader') LOOP
+        EXECUTE format('GRANT SELECT (name, key, run, id, version, outcome, finished_at)'
+            ' ON skald.saga_past TO %I', r.rolname);
+    END LOOP;
     IF operator THEN
         GRANT SELECT ON skald.outbox, skald.dead_letter_entry, skald.relay, skald.relay_mark,
             skald.lease, skald.consumer_group, skald.consumer_partition, skald.consumer_lane,
             skald.consumer_position, skald.consumer_offset, skald.installation,
             skald.saga_owner, skald.saga_partition TO skald_operator;
+        GRANT SELECT ON skald.parked_message, skald.relay_topic TO skald_operator;
     END IF;
     IF reader THEN
         GRANT SELECT (id, xid, message_id, at, topic, key, type, source, subject, content_type,
@@ -94,6 +100,10 @@ BEGIN
             skald.consumer_partition, skald.consumer_lane, skald.consumer_position,
             skald.consumer_offset, skald.installation, skald.saga_owner, skald.saga_partition
             TO skald_reader;
+        GRANT SELECT (id, position, parked_key, released_at, message_id, at, topic, key, type,
+            source, subject, content_type, correlation_id, causation_id, traceparent, expires_at)
+            ON skald.parked_message TO skald_reader;
+        GRANT SELECT ON skald.relay_topic TO skald_reader;
     END IF;
 END $$;
 

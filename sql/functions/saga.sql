@@ -65,8 +65,20 @@ BEGIN
     END IF;
 END $$;
 
+-- What is kept of an input after its retention. Equal jsonb has equal digests: its text
+-- differs in the zeros at the end of a fraction only (outside of strings, which come first).
+CREATE OR REPLACE FUNCTION skald.saga_digest(p_input jsonb) RETURNS bytea
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT sha256(convert_to(regexp_replace(p_input::text,
+        '("(?:[^"\\]|\\.)*")|(\.[0-9]*[1-9])0+(?![0-9])|\.0+(?![0-9])', '\1\2', 'g'), 'UTF8'))
+$$;
+
 -- One open saga per (name, key). The unique index decides who starts it: a second caller
--- waits for the first and finds its saga, or starts its own if the first rolled back.
+-- waits for the first and finds its saga, or starts its own if the first rolled back. One
+-- that was swept is as good as there.
+--
+-- What is plainly right is decided here, the rest by saga_check_start and saga_version, which
+-- name errors: a transaction calls it once, and each function costs more than what it asks.
 CREATE OR REPLACE FUNCTION skald.saga_start(name text, key text, input jsonb,
     version int DEFAULT NULL, again text DEFAULT 'never', correlation_id text DEFAULT NULL,
     traceparent text DEFAULT NULL) RETURNS uuid
@@ -75,37 +87,69 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_correlation text := coalesce(nullif(correlation_id, ''),
         nullif(current_setting('skald.correlation_id', true), ''));
+    v_input text := input;
     v_version int;
     v_id uuid;
     v_new uuid;
     v_run int;
     v_status text;
     v_outcome text;
+    v_is_same boolean;
+    v_digits text;
+    v_entropy text;
 BEGIN
-    PERFORM skald.saga_check_start(name, key, input, again, v_correlation);
+    IF (name ~ '^[a-z][a-z0-9-]{0,62}$' AND octet_length(key) BETWEEN 1 AND 255
+        AND left(v_input, 1) = '{' AND octet_length(v_input) <= 262144
+        AND again IN ('never', 'failed', 'finished')
+        AND coalesce(octet_length(v_correlation), 0) <= 255) IS NOT TRUE THEN
+        PERFORM skald.saga_check_start(name, key, input, again, v_correlation);
+    END IF;
     LOOP
-        SELECT s.id, s.run, s.status, s.outcome INTO v_id, v_run, v_status, v_outcome
-          FROM skald.saga s WHERE s.name = saga_start.name AND s.key = saga_start.key
-         ORDER BY s.run DESC LIMIT 1;
+        -- the newest run, there or swept; the input by the same snapshot
+        SELECT r.id, r.run, r.status, r.outcome, r.is_same
+          INTO v_id, v_run, v_status, v_outcome, v_is_same
+          FROM ((SELECT s.id, s.run, s.status, s.outcome, (SELECT d.data::jsonb = input
+                    FROM skald.saga_data d WHERE d.saga_id = s.id AND d.name = '$input')
+                 FROM skald.saga s WHERE s.name = saga_start.name AND s.key = saga_start.key
+                ORDER BY s.run DESC LIMIT 1)
+                UNION ALL
+                (SELECT p.id, p.run, 'finished', p.outcome,
+                        p.input_digest = skald.saga_digest(input)
+                   FROM skald.saga_past p
+                  WHERE p.name = saga_start.name AND p.key = saga_start.key
+                  ORDER BY p.run DESC LIMIT 1)) AS r(id, run, status, outcome, is_same)
+         ORDER BY r.run DESC LIMIT 1;
         IF FOUND AND NOT (v_status = 'finished' AND (again = 'finished'
                 OR (again = 'failed' AND v_outcome <> 'completed'))) THEN
-            IF (SELECT d.data::jsonb FROM skald.saga_data d
-                 WHERE d.saga_id = v_id AND d.name = '$input') IS DISTINCT FROM input THEN
+            IF v_is_same IS NOT TRUE THEN
                 PERFORM skald.refuse('SK003',
                     format('key: saga %s of %s was started with another input', key, name));
             END IF;
             RETURN v_id;
         END IF;
-        v_version := skald.saga_version(name, version);
-        v_new := skald.uuid7();
+        SELECT d.version INTO v_version FROM skald.saga_definition d, skald.installation i
+         WHERE d.name = saga_start.name AND d.retired_at IS NULL
+           AND CASE WHEN version IS NULL THEN d.is_current ELSE d.version = version END;
+        IF NOT FOUND THEN
+            PERFORM skald.saga_check_start(name, key, input, again, v_correlation);
+            v_version := skald.saga_version(name, version);
+        END IF;
+        v_entropy := encode(uuid_send(gen_random_uuid()), 'hex');
+        v_digits := concat('0', to_hex((date_part('epoch', clock_timestamp()) * 1000)::bigint),
+            '7', substr(v_entropy, 14)); -- a UUIDv7; 11 digits of milliseconds until 2527
+        v_new := v_digits;
         INSERT INTO skald.saga AS s (id, name, version, key, run, correlation_id, traceparent,
                                      causation_id)
         VALUES (v_new, name, v_version, key, coalesce(v_run, 0) + 1,
-                coalesce(v_correlation, v_new::text), skald.saga_trace(traceparent),
+                coalesce(v_correlation, v_new::text),
+                CASE WHEN traceparent IS NULL
+                          AND coalesce(current_setting('skald.traceparent', true), '') = ''
+                     THEN concat('00-', v_digits, '-', left(v_entropy, 16), '-01')
+                     ELSE skald.saga_trace(traceparent) END,
                 nullif(current_setting('skald.causation_id', true), ''))
         ON CONFLICT ON CONSTRAINT saga_name_key_run_key DO NOTHING;
         IF FOUND THEN
-            INSERT INTO skald.saga_data VALUES (v_new, '$input', input::text);
+            INSERT INTO skald.saga_data VALUES (v_new, '$input', v_input);
             RETURN v_new;
         END IF;
     END LOOP;

@@ -2,11 +2,10 @@
 
 -- mode is what the relay does, which need not be what is configured: without a slot, or
 -- before the first, it polls. In mode wal acked_snapshot is not exact but a lower bound:
--- everything it sees is acknowledged, and everything that committed up to snapshot_lsn
--- may be seen by it.
+-- everything it sees is acknowledged, and it sees every commit below snapshot_lsn.
 ALTER TABLE skald.relay
     ADD COLUMN acked_lsn     pg_lsn,   -- wal: every commit that ends here or before is acknowledged
-    ADD COLUMN snapshot_lsn  pg_lsn,   -- wal: the end of WAL when acked_snapshot was taken
+    ADD COLUMN snapshot_lsn  pg_lsn,   -- wal: acked_snapshot sees all that committed below
     -- Not NULL: rows that acked_snapshot does not see may be in the topics already, under
     -- positions above this one (slot lost, failover). They are looked up there, and what
     -- is published of them is flagged ce_recovered.
@@ -62,3 +61,7 @@ CREATE TABLE skald.relay_topic (
 
 -- Set while the relay sleeps: then, and only then, a writer wakes it by NOTIFY.
 CREATE SEQUENCE skald.relay_sleep MINVALUE 0 START 0;
+
+-- Made anew with more arguments and answers by functions/relay.sql.
+DROP FUNCTION IF EXISTS skald.relay_lead(bigint, text, text);
+DROP FUNCTION IF EXISTS skald.relay_turn(bigint, bigint, text, boolean, boolean, boolean);

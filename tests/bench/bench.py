@@ -21,17 +21,25 @@ def arguments():
     p.add_argument("names", nargs="*", metavar="writer|relay|consumer|saga")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
     p.add_argument("--build", default=str(ROOT / "build"), help="release build to measure")
-    p.add_argument("--rounds", type=int, default=5, help="interleaved repetitions (5)")
+    p.add_argument("--rounds", type=int, help="interleaved repetitions (5; relay 3)")
     p.add_argument("--rows", type=int, default=300000, help="rows and messages (300000)")
     p.add_argument("--sagas", type=int, default=20000, help="sagas (20000)")
     p.add_argument("--seconds", type=int, default=6,
                    help="of each pgbench and latency run (6)")
+    p.add_argument("--parts", default="", metavar="LIST", help="of relay: backlog, latency, "
+                   "start, idle, notify, large; comma separated (all but large)")
+    p.add_argument("--large", action="store_true",
+                   help="relay: one transaction of a million rows too")
     args = p.parse_args()
     for name in args.names:
         if name not in NAMES:
             p.error(f"no bench {name}: there are {', '.join(NAMES)}")
-    if args.rounds < 1 or args.rows < 10000 or args.seconds < 1 or args.sagas < 1000:
-        p.error("--rounds and --seconds are at least 1, --rows at least 10000, --sagas 1000")
+    if args.rounds is None:
+        args.rounds = 0
+    elif args.rounds < 1:
+        p.error("--rounds is at least 1")
+    if args.rows < 10000 or args.seconds < 1 or args.sagas < 1000:
+        p.error("--seconds is at least 1, --rows at least 10000, --sagas 1000")
     return args
 
 
@@ -63,8 +71,11 @@ def main():
     try:
         with Bench(args.build, args.rounds, args.rows, args.seconds) as bench:
             bench.sagas = args.sagas // 10 * 10
+            bench.parts = [part for part in args.parts.split(",") if part]
+            bench.large = args.large
             bench.build_programs()
             for name in args.names or NAMES:
+                bench.rounds = args.rounds or (3 if name == "relay" else 5)
                 __import__(name).run(bench, report)
     except BenchError as why:
         say(f"bench: could not be run: {why}")

@@ -198,6 +198,7 @@ class Bench:
     """The machine of one run: programs, a private PostgreSQL, Apache Kafka, a work folder."""
 
     def __init__(self, build, rounds, rows, seconds):
+        self.parts, self.large = (), False
         self.build = pathlib.Path(build).resolve()
         self.rounds, self.rows, self.seconds = rounds, rows, seconds
         self.stack = contextlib.ExitStack()
@@ -251,6 +252,14 @@ class Bench:
             say("bench: starting PostgreSQL")
             self._pg = self.stack.enter_context(Cluster(settings=PG_SETTINGS))
         return self._pg
+
+    def pg_setting(self, name, value):
+        """Takes a restart; for all that comes after."""
+        if self.pg.settings.get(name) != value:
+            self.pg.settings[name] = value
+            self.pg.configure()
+            self.pg.stop()
+            self.pg.start()
 
     def database(self, name, skald=True):
         self.pg.create_database(name)

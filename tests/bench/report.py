@@ -60,10 +60,11 @@ class Verdict:
     """A figure beside its baseline, measured in the same rounds."""
 
     def __init__(self, name, title, figure, baseline, ratios, target=None, at_most=False,
-                 unit="x", why=""):
+                 unit="x", why="", or_else=None):
         self.bench, self.name, self.title = figure.bench, name, title
         self.figure, self.baseline, self.ratios = figure, baseline, list(ratios)
         self.target, self.at_most, self.unit, self.why = target, at_most, unit, why
+        self.or_else = or_else  # or the figure itself is at least this
 
     @property
     def ratio(self):
@@ -74,6 +75,8 @@ class Verdict:
         """None: there is no target."""
         if self.target is None:
             return None
+        if self.or_else and self.figure.median >= self.or_else:
+            return True
         return self.ratio <= self.target if self.at_most else self.ratio >= self.target
 
     def cpu_ratio(self):
@@ -93,16 +96,18 @@ class Verdict:
                 "ratio_min": round(min(self.ratios), 3),
                 "ratio_max": round(max(self.ratios), 3), "target": self.target,
                 "rule": None if self.target is None else
-                ("at most" if self.at_most else "at least"),
+                ("at most" if self.at_most else "at least"), "or_figure": self.or_else,
                 "met": self.met, "why": self.why or None}
 
     def lines(self):
-        unit = " %" if self.unit == "%" else "x"
-        form = "{:.1f}" if self.unit == "%" else "{:.2f}"
+        unit = "x" if self.unit == "x" else " " + self.unit
+        form = "{:.1f}" if self.unit in ("%", "MB") else "{:.2f}"
         spread = f"({form.format(min(self.ratios))}-{form.format(max(self.ratios))})"
         rule, word = "", "no target"
         if self.target is not None:
             rule = f"{'<=' if self.at_most else '>='} {self.target:g}{unit}"
+            if self.or_else:
+                rule += f" or {self.or_else:,}"
             word = "met" if self.met else "NOT MET"
         text = f"{form.format(self.ratio)}{unit}"
         yield f"  {self.title:<36.36} {text:>8} {spread:<13} {rule:<8} {word}"

@@ -64,13 +64,14 @@ class Shop:
         return self.t.skaldd(self.url, name=name, roles="relay,orchestrator",
                              settings=self.settings(settings), **kwargs)
 
-    def service(self, name, *args, failpoint=None, failpoints=None):
+    def service(self, name, *args, failpoint=None, failpoints=None, more=None):
         """A participant in C; the same database and group when it is started again."""
         if name not in self.urls:
             self.urls[name] = self.t.database(name="%s_%d" % (name, len(self.urls)))
             self.t.kafka.create_topic(self.topic(name), self.partitions)
         settings = {"service.group": self.t.group(name), "service.topics": self.topic(name),
                     "service.session_timeout": "6s", "topics.partitions": "4"}
+        settings.update(more or {})
         p = self.t.service("skald-example-" + name, self.urls[name], name, settings=settings,
                            args=args, failpoint=failpoint, failpoints=failpoints)
         self.procs[name] = p

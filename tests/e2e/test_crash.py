@@ -9,19 +9,12 @@ never reached, fails.
 from skaldtest import check, e2e, psql, run_tool, wait_until
 from skaldtest.proc import bin_path
 
+import kills
 import writers
 from appliers import (VERSION, applier, consumer_is_done, effect_order, effects_of,
                       wait_effects)
+from kills import EVENTS, kill_relay
 from sagas import ORCHESTRATOR, PARTICIPANT
-
-EVENTS = 600
-
-RELAY = ["relay_after_tick", "relay_after_read", "relay_after_produce", "relay_after_ack",
-         "relay_before_mark"]
-RUNNER = ["runner_after_begin", "runner_after_handler", "runner_before_commit",
-          "runner_after_commit", "runner_before_offset"]
-OTHERS = ["relay_after_truncate_check", "runner_after_dead_letter", "replay_after_claim",
-          "replay_before_commit"]
 
 
 @e2e("e2e.crash.every_failpoint_has_a_test", records=1, kafka=False)
@@ -29,37 +22,10 @@ def every_failpoint_has_a_test(t):
     listed = run_tool(bin_path("skaldd", True), "--list-failpoints").stdout.splitlines()
     names = {line.split("\t")[0] for line in listed}
     assert all("\t" in line for line in listed), listed
-    tested = set(RELAY + RUNNER + OTHERS + ORCHESTRATOR + PARTICIPANT)
+    tested = set(kills.ALL + ORCHESTRATOR + PARTICIPANT)
     assert names == tested, "without a test: %s; unknown: %s" % (
         sorted(names - tested), sorted(tested - names))
     t.checked(records=len(names))
-
-
-def kill_relay(t, failpoint, nth):
-    """Two rounds of load, the relay dies in the second or later; another goes on."""
-    url, sink = t.database(), t.database()
-    topic = t.topic("crash", partitions=3)
-    consumer = applier(t, sink, topic)
-    first = t.skaldd(url, failpoint="%s:%d" % (failpoint, nth))
-    done = 0
-    while first.alive and done < 20 * EVENTS:
-        writers.add(t, url, topic, EVENTS, first=done + 1)
-        done += EVENTS
-        wait_until(lambda: not first.alive or t.kafka.count(topic) >= done, 30,
-                   "the relay to publish or to die")
-    first.wait_killed(1)
-    t.skaldd(url)
-    ids = writers.committed(url)
-    t.kafka.wait_count(topic, len(ids))
-    wait_until(lambda: psql(url, "SELECT lag_rows FROM skald.relays")[0][0] == "0", 30,
-               "the relay to have acknowledged everything")
-    records = t.check_topic(topic, expected=ids, version=VERSION)
-    t.log("%d events, %d records, %d repetitions" % (
-        len(ids), len(records), len(records) - len(ids)))
-    wait_effects(sink, len(ids))
-    wait_until(lambda: consumer_is_done(sink), 30, "the consumer to reach the end")
-    t.check_effects(ids, effects_of(sink))
-    check.require_none(check.effects_in_order(effect_order(sink)))
 
 
 def kill_runner(t, failpoint, nth):
@@ -81,11 +47,11 @@ def kill_runner(t, failpoint, nth):
     t.checked(records=len(ids))
 
 
-for _name in RELAY:
+for _name in kills.RELAY:
     for _nth in (1, 3):
         e2e("e2e.crash.%s.%d" % (_name, _nth), records=EVENTS, effects=EVENTS)(
-            lambda t, f=_name, n=_nth: kill_relay(t, f, n))
-for _name in RUNNER:
+            lambda t, f=_name, n=_nth: kill_relay(t, f, n, "poll"))
+for _name in kills.RUNNER:
     for _nth in (1, 4):
         if (_name, _nth) == ("runner_before_offset", 4):
             continue  # offsets go to Kafka once a second: the first passage is enough

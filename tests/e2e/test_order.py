@@ -5,11 +5,15 @@ The controls go through the same checker, which must name their fault.
 
 import json
 
+import time
+
 from skaldtest import Record, check, e2e, psql, wait_until
 
 import writers
+from relays import MODES, VERSION, by_hand, relay, settle, wait_acked, wait_mode
 
-VERSION = check.json_field("version")
+# The whole claim is a million events: by hand, with 6000 transactions each.
+KILLED_TRANSACTIONS = by_hand("ORDER_TRANSACTIONS", 120)
 
 
 @e2e("e2e.relay.order_under_load", records=100000, timeout=400)
@@ -33,6 +37,50 @@ def order_under_load(t):
     held.rollback()
     assert relay.term() == 0
     t.check_topic(topic, expected=ids, version=VERSION)
+
+
+def order_with_kills(t, mode):
+    """64 writers while the relay is killed at random moments and another takes over: nothing
+    is missing, per key versions rise by one."""
+    url = t.database()
+    topic = t.topic("killed", partitions=6)
+    load = writers.Writers(t, url, topic, clients=64, transactions=KILLED_TRANSACTIONS)
+    relays = [relay(t, url, mode, name=name, wait=False) for name in "ab"]
+    wait_mode(url, mode)
+    load.start()
+    kills = 0
+    while load.proc.alive or kills < 3:
+        time.sleep(t.rng.uniform(0.3, 2.5))  # a random moment, not a wait
+        owner = psql(url, "SELECT coalesce(owner, '') FROM skald.relays")[0][0]
+        victim = next((r for r in relays if ":%d:" % r.pid in owner), t.rng.choice(relays))
+        victim.kill()
+        kills += 1
+        victim.start()
+        if not load.proc.alive and kills >= 3:
+            break
+    load.wait(60)
+    ids = load.committed()
+    wait_acked(url, 120)
+    records = settle(t, url, None, topic, ids)
+    t.log("%d kills" % kills)
+    check.require_none(without_gaps(records), "versions of a key")
+
+
+def without_gaps(records):
+    """Per key the versions are 1, 2, 3 ...: nothing in between is missing."""
+    found, last = [], {}
+    for r in check.first_appearances(records):
+        v = VERSION(r)
+        if v != last.get(r.key, 0) + 1:
+            found.append(check.Finding("lost", repr(r.key), "version %d after %d" % (
+                v, last.get(r.key, 0))))
+        last[r.key] = v
+    return found
+
+
+for _mode in MODES:
+    e2e("e2e.relay.order_with_kills." + _mode, records=15000, timeout=240 + KILLED_TRANSACTIONS)(
+        lambda t, m=_mode: order_with_kills(t, m))
 
 
 def record(n, row):
@@ -86,18 +134,20 @@ def control_xmin_horizon_reader(t):
     t.checked(records=len(seen))
 
 
-@e2e("e2e.relay.inversion_schedule", records=2)
-def inversion_schedule(t):
+def inversion_schedule(t, mode):
     """The schedule of the control above, through the relay: in order, in both takings."""
     url = t.database()
     topic = t.topic("inversion", partitions=1)
     psql(url, writers.TABLES % 9)
+    if mode == "wal":  # of a relay that streams already: else it polls what was there before
+        relay(t, url, mode)
     old, young = t.connect(url, autocommit=False), t.connect(url)
     old.execute("SELECT pg_current_xact_id()")
     young.execute("SELECT app.change('%s', 1)" % topic)
     old.execute("SELECT app.change('%s', 1)" % topic)
     old.commit()
-    t.skaldd(url)
+    if mode == "poll":
+        relay(t, url, mode)
     t.kafka.wait_count(topic, 2)
     t.check_topic(topic, expected=writers.committed(url), version=VERSION)
 
@@ -128,8 +178,7 @@ def control_add_before_lock(t):
     t.checked(records=len(records))
 
 
-@e2e("e2e.relay.open_transaction_stalls_nothing", records=300)
-def open_transaction_stalls_nothing(t):
+def open_transaction_stalls_nothing(t, mode):
     """Open transactions, in this database with events of their own and in another one, delay
     nobody else's events; their own follow when they commit."""
     url, other = t.database(), t.database(migrate=False)
@@ -139,7 +188,7 @@ def open_transaction_stalls_nothing(t):
     foreign.execute("INSERT INTO x VALUES (1)")
     mine.execute("SELECT skald.outbox_add(topic => %s, key => 'late', type => 't', data => '1')",
                  [topic])
-    t.skaldd(url)
+    relay(t, url, mode, wait=False)  # a slot is made only when all that were open have ended
     writers.add(t, url, topic, 300)
     t.kafka.wait_count(topic, 300)
     wait_until(lambda: psql(url, "SELECT lag_rows FROM skald.relays")[0][0] == "0", 20,
@@ -147,5 +196,27 @@ def open_transaction_stalls_nothing(t):
     assert t.kafka.count(topic) == 300
     mine.commit()
     t.kafka.wait_count(topic, 301)
+    foreign.rollback()
+    wait_mode(url, mode)
+    open_again(t, url, topic, other)
     records = t.check_topic(topic)
-    assert sum(r.key == b"late" for r in records) == 1
+    assert sum(r.key == b"late" for r in records) == 2
+
+
+def open_again(t, url, topic, other):
+    """The same with a relay that has arrived in its mode."""
+    mine, foreign = t.connect(url, autocommit=False), t.connect(other, autocommit=False)
+    foreign.execute("INSERT INTO x VALUES (1)")
+    mine.execute("SELECT skald.outbox_add(topic => %s, key => 'late', type => 't', data => '2')",
+                 [topic])
+    writers.add(t, url, topic, 100, first=301)
+    t.kafka.wait_count(topic, 401)
+    mine.commit()
+    t.kafka.wait_count(topic, 402)
+
+
+for _mode in MODES:
+    e2e("e2e.relay.inversion_schedule." + _mode, records=2)(
+        lambda t, m=_mode: inversion_schedule(t, m))
+    e2e("e2e.relay.open_transaction_stalls_nothing." + _mode, records=400)(
+        lambda t, m=_mode: open_transaction_stalls_nothing(t, m))

@@ -8,6 +8,7 @@ from skaldtest import check, connect, e2e, psql, wait_until
 
 import writers
 from appliers import VERSION, applier, consumer_is_done, effects_of, wait_effects
+from relays import MODES, relay, wait_acked
 
 # The issue's figure is five minutes; a run by hand sets it.
 HOLD_S = float(os.environ.get("SKALD_HOLD_SECONDS", "45"))
@@ -61,8 +62,7 @@ def every_header(t):
     assert raw.headers["content-type"] == "application/octet-stream"
 
 
-@e2e("e2e.outbox.no_phantom", records=1000, effects=1, timeout=240)
-def no_phantom(t):
+def no_phantom(t, mode):
     """Writers with synchronous_commit = off and a crash of PostgreSQL right after their rows
     are visible: nothing is published that is gone afterwards. Control: a reader that trusts
     visibility sees such a row, and the checker names it."""
@@ -70,8 +70,8 @@ def no_phantom(t):
     topic = t.topic("phantom", partitions=2)
     t.pg.sql("ALTER SYSTEM SET wal_writer_delay = '10s'; SELECT pg_reload_conf()")
     phantoms = visible_then_gone(t, url, topic)
-    t.skaldd(url)
-    for _ in range(5):
+    relay(t, url, mode)
+    for _ in range(5 if mode == "poll" else 3):
         load = async_writers(t, url, topic).start()
         t.kafka.wait_count(topic, t.kafka.count(topic) + 250)
         t.pg.stop("immediate")
@@ -79,11 +79,15 @@ def no_phantom(t):
         t.pg.start()
     ids = load.committed()
     t.kafka.wait_count(topic, len(ids))  # repetitions count too: so also
-    wait_until(lambda: psql(url, "SELECT lag_rows FROM skald.relays")[0][0] == "0", 30,
-               "the relay to have acknowledged everything")
+    wait_acked(url)
     t.log("%d events survived; the control saw %d that did not" % (len(ids), phantoms))
     t.check_topic(topic, expected=ids, version=VERSION)
     t.checked(effects=phantoms)
+
+
+for _mode in MODES:
+    e2e("e2e.outbox.no_phantom." + _mode, records=700, effects=1, timeout=240)(
+        lambda t, m=_mode: no_phantom(t, m))
 
 
 def async_writers(t, url, topic, setup=False):
@@ -92,15 +96,20 @@ def async_writers(t, url, topic, setup=False):
 
 
 def visible_then_gone(t, url, topic):
-    """The control: read what is visible, crash. The last page of WAL is not written yet."""
+    """The control: read what is visible, crash. The last page of WAL is not written yet,
+    unless somebody else wrote it meanwhile: then once more."""
     load = async_writers(t, url, topic, setup=True)
-    with connect(url) as writer, connect(url) as reader:
-        writer.execute("SET synchronous_commit = off")
-        writer.execute("SELECT app.change(%s, 1)", [topic])
-        seen = [str(r[0]) for r in reader.execute("SELECT message_id FROM skald.outbox")]
-        t.pg.stop("immediate")
-    t.pg.start()
-    found = check.effects(load.committed(), seen)
+    for _ in range(5):
+        with connect(url) as writer, connect(url) as reader:
+            writer.execute("SET synchronous_commit = off")
+            for _ in range(5):  # the first ones may fill a page, which is written sooner
+                writer.execute("SELECT app.change(%s, 1)", [topic])
+            seen = [str(r[0]) for r in reader.execute("SELECT message_id FROM skald.outbox")]
+            t.pg.stop("immediate")
+        t.pg.start()
+        found = check.effects(load.committed(), seen)
+        if found:
+            break
     check.require_kind(found, "phantom", "a reader that trusts visibility:")
     return check.kinds(found)["phantom"]
 

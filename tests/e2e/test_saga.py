@@ -3,10 +3,12 @@ a retriable step, starts, digits, correlation."""
 
 import concurrent.futures
 import json
+import re
+from collections import Counter
 
 from skaldtest import PrivateKafka, check, connect, e2e, psql, run_tool, wait_until
 
-from sagas import Shop, order_saga
+from sagas import SERVICES, Shop, order_saga
 
 
 @e2e("e2e.saga.completes", records=30, effects=90)
@@ -265,28 +267,60 @@ def by_topic(t):
     t.checked(records=1, effects=len(shop.ledger()))
 
 
-@e2e("e2e.saga.trace", records=1, effects=3)
+def log_lines(shop, daemon, word):
+    """(program, message) of the lines that bear a correlation id, in time, of all programs."""
+    found = []
+    for proc in [daemon] + list(shop.procs.values()):
+        for line in proc.log_text().splitlines():
+            if line.endswith(" correlation=" + word):
+                at, _level, program, text = re.match(r"(\S+) (\S+) +(\S+): (.*)", line).groups()
+                found.append((at, program, text))
+    return [r[1:] for r in sorted(found)]
+
+
+@e2e("e2e.saga.trace", records=2, effects=6)
 def trace(t):
-    """One correlation id, given at the start, is in every hop: records, ledgers, history,
-    `skald trace`."""
-    shop = Shop(t).all()
-    shop.daemon()
+    """One correlation id, given at the start, is in every hop, in order: outboxes, records,
+    ledgers, history, log lines, `skald trace`; and in none of another saga's."""
+    debug = {"log.level": "debug"}
+    shop = Shop(t)
+    for name in SERVICES:
+        shop.service(name, more=debug)
+    daemon = shop.daemon(settings=debug)
     shop.deploy()
     with connect(shop.url) as conn:
-        saga = conn.execute(
-            "SELECT skald.saga_start('order', 'o-1', %s::jsonb, correlation_id => 'trace-me')"
-            "::text", [json.dumps(shop.input(1))]).fetchone()[0]
-    shop.ids.append(saga)
+        shop.ids += [conn.execute(
+            "SELECT skald.saga_start('order', %s, %s::jsonb, correlation_id => %s)::text",
+            ["o-%d" % n, json.dumps(shop.input(n)), word]).fetchone()[0]
+            for n, word in enumerate(("trace-me", "not-me"))]
+    saga = shop.ids[0]
     shop.wait_ended()
-    for name in shop.urls:
+    hops = [(step, SERVICES[step]) for step in SERVICES]
+    for name, step in hops:
         for topic in (shop.topic(name), "skald.replies." + shop.installation):
-            records = [r for r in t.kafka.read_topic(topic)]
+            records = [r for r in t.kafka.read_topic(topic) if r.key.decode() == saga]
             assert records, topic
             assert {r.header("ce_correlationid") for r in records} == {"trace-me"}, topic
-        assert psql(shop.urls[name], "SELECT DISTINCT correlation_id FROM public.ledger") == [
-            ["trace-me"]]
-    assert psql(shop.url, "SELECT DISTINCT correlation_id FROM skald.saga_events") == [
-        ["trace-me"]]
+        for rows in ("public.ledger WHERE true", "skald.outbox WHERE type LIKE '%.reply'"):
+            assert psql(shop.urls[name], "SELECT correlation_id FROM " + rows + " ORDER BY 1"
+                        ) == [["not-me"], ["trace-me"]], (name, rows)
+    assert psql(shop.url, "SELECT DISTINCT saga_id FROM skald.saga_events WHERE correlation_id"
+                " = 'trace-me'") == [[saga]]
+    assert psql(shop.url, "SELECT count(*) FROM skald.saga_events WHERE correlation_id ="
+                " 'trace-me' OR saga_id = '%s'" % saga) == [["8"]]
+
+    said = log_lines(shop, daemon, "trace-me")
+    assert all("saga=" + saga in text for _program, text in said), said
+    wanted = [("skaldd", "saga started")]
+    for name, step in hops:
+        wanted += [("skaldd", "saga command", step), (name, "command answered", step),
+                   ("skaldd", "saga reply", step)]
+    wanted += [("skaldd", "saga finished")]
+    got = [(program, text.split(" saga=")[0]) + tuple(re.findall(r"step=(\S+)", text))
+           for program, text in said]
+    assert got == wanted, "\n".join(map(str, got))
+    assert len(log_lines(shop, daemon, "not-me")) == len(wanted)
+
     sources = [x for name, url in shop.urls.items()
                for x in ("--set", "source.%s.url=%s" % (name, url))]
     shown = t.skald("trace", "trace-me", "--json", *sources, url=shop.url).stdout
@@ -297,7 +331,8 @@ def trace(t):
         place = shown.find('%s"' % word)
         assert place > last, "%s out of order in:\n%s" % (word, shown)
         last = place
-    shop.check({saga: "completed"})
+    assert shop.ids[1] not in shown, shown
+    shop.check({i: "completed" for i in shop.ids})
 
 
 @e2e("e2e.saga.garbage_replies", records=8, effects=24)
@@ -431,3 +466,42 @@ def garbage_commands(t):
     wait_until(lambda: shop.events(good.key.decode(), ("stale",)), 30, "the repeated answer")
     assert {r[0] for r in shop.dead()} == {t.group("inventory")}, shop.dead()
     shop.check({i: "completed" for i in shop.ids}, dead=len(wrong))
+
+
+@e2e("e2e.saga.retention", records=31, effects=93)
+def retention(t):
+    """Finished sagas go with all they left, one that is open stays; their keys answer as
+    before, and what comes late for one is a dead letter."""
+    shop = Shop(t).all()
+    shop.daemon(settings={"retention.sagas": "1s"})
+    shop.deploy()
+    shop.start(30)
+    first = shop.ids[0]
+    left = """SELECT (SELECT count(*) FROM skald.%s), (SELECT count(*) FROM skald.saga_past)"""
+    for table in ("saga", "saga_data", "saga_event_entry"):
+        wait_until(lambda n=table: psql(shop.url, left % n) == [["0", "30"]], 40,
+                   "%s to be swept" % table, every=0.2)
+    shop.procs["shipping"].freeze()
+    again = ["saga", "start", "order", "--key", "o-1", "--json", "--input"]
+    same, other = json.dumps(shop.input(1)), json.dumps(shop.input(2))
+    assert json.loads(t.skald(*again, same, "--wait", url=shop.url).stdout) == {
+        "id": first, "status": "finished", "outcome": "completed"}
+    assert t.skald(*again, other, url=shop.url, check=False).returncode == 5
+    shop.ids.append(json.loads(
+        t.skald(*again, other, "--again", "finished", url=shop.url).stdout)["id"])
+    assert psql(shop.url, "SELECT id, run FROM skald.sagas") == [[shop.ids[-1], "2"]]
+    topic = "skald.replies." + shop.installation
+    late = next(r for r in t.kafka.read_topic(topic) if r.key.decode() == first)
+    t.kafka.produce(topic, [(late.key, late.value, [
+        (k, v.encode()) for k, v in dict(late.headers, ce_id="late").items()
+        if k not in ("ce_stream", "ce_sequence")])])
+    wait_until(shop.dead, 30, "the late reply to be dead")
+    assert [r[2] for r in shop.dead()] == ["saga_unknown"], shop.dead()
+    assert shop.sagas()[shop.ids[-1]][0] == "running"
+    shop.procs["shipping"].thaw()
+    wait_until(lambda: psql(shop.url, left % "saga") == [["0", "31"]], 60, "run 2 to be swept")
+    assert sorted(shop.ids) == sorted(
+        r[0] for r in psql(shop.url, "SELECT id FROM skald.saga_past"))
+    assert Counter(shop.ledger()) == Counter(
+        (i, step, "action") for i in shop.ids for step in SERVICES.values()), shop.ledger()
+    t.checked(records=len(shop.ids), effects=len(shop.ledger()))

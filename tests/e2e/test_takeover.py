@@ -9,6 +9,7 @@ from skaldtest.wait import PATIENCE
 import writers
 from appliers import (VERSION, applier, consumer_is_done, effect_order, effects_of,
                       wait_effects)
+from relays import MODES, relay, wait_acked
 
 
 def leader(url):
@@ -18,13 +19,12 @@ def leader(url):
     return rows[0][0] if rows else None
 
 
-@e2e("e2e.takeover.relay_stopped", records=2000, alone=True)
-def relay_stopped(t):
+def relay_stopped(t, mode, stopped_s):
     """SIGSTOP of the leading relay for 10 s under load: the other publishes within 3 s, and
     after SIGCONT the first brings nothing new, only repetitions."""
     url = t.database()
     topic = t.topic("zombie", partitions=3)
-    relays = [t.skaldd(url, name="a"), t.skaldd(url, name="b")]
+    relays = [relay(t, url, mode, name="a"), relay(t, url, mode, name="b")]
     load = writers.Writers(t, url, topic, clients=4, rate=150).start()
     t.kafka.wait_count(topic, 300)
     owner = leader(url)
@@ -38,13 +38,14 @@ def relay_stopped(t):
     gap = time.monotonic() - frozen
     t.log("the other published %.2f s after the stop" % gap)
     assert gap <= 3 * PATIENCE, gap
-    wait_until(lambda: time.monotonic() - frozen > 10, 11, "ten seconds to be over", every=0.5)
+    wait_until(lambda: time.monotonic() - frozen > stopped_s, stopped_s + 1,
+               "the time of the stop to be over", every=0.5)
     first.thaw()
     t.kafka.wait_count(topic, t.kafka.count(topic) + 600)
     load.stop()
     ids = load.committed()
     t.kafka.wait_count(topic, len(ids))
-    wait_until(lambda: psql(url, "SELECT lag_rows FROM skald.relays")[0][0] == "0", 20, "no lag")
+    wait_acked(url)
     assert leader(url) != owner, "the zombie leads again without a new term"
     second.term()
     assert first.alive
@@ -52,14 +53,18 @@ def relay_stopped(t):
     t.check_topic(topic, expected=ids, version=VERSION)
 
 
-@e2e("e2e.takeover.relay_drains", records=500)
-def relay_drains(t):
+e2e("e2e.takeover.relay_stopped", records=2000, alone=True)(lambda t: relay_stopped(t, "poll", 10))
+e2e("e2e.takeover.relay_stopped.wal", records=1000, alone=True)(
+    lambda t: relay_stopped(t, "wal", 4))
+
+
+def relay_drains(t, mode):
     """SIGTERM: the leader finishes, gives the lease up and the next one leads at once."""
     url = t.database()
     topic = t.topic("drain", partitions=2)
-    first = t.skaldd(url, name="a")
+    first = relay(t, url, mode, name="a")
     writers.add(t, url, topic, 500)
-    second = t.skaldd(url, name="b")
+    second = relay(t, url, mode, name="b")
     owner = leader(url)
     assert first.term(15) == 0
     wait_until(lambda: leader(url) not in (None, owner), 2, "the second to lead at once")
@@ -67,6 +72,11 @@ def relay_drains(t):
     assert second.alive
     records = t.check_topic(topic, expected=writers.committed(url), version=VERSION)
     assert len(records) == 500, "a drain repeats nothing"
+
+
+for _mode in MODES:
+    e2e("e2e.takeover.relay_drains." + _mode, records=500)(
+        lambda t, m=_mode: relay_drains(t, m))
 
 
 @e2e("e2e.takeover.consumer_stopped", records=400, effects=400, alone=True)

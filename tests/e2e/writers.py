@@ -114,15 +114,18 @@ def _pg_bin():
 
 
 def add(t, url, topic, count, key="k%d", first=1, type_="test.changed", extra=None):
-    """One transaction with count events in the version order of their key 'k<i % 10>'."""
+    """One transaction with count events in the version order of their key 'k<i % 10>'; their
+    ids."""
     extra = extra or "'{}'::jsonb"
-    psql(url, """
+    rows = psql(url, """
         CREATE SCHEMA IF NOT EXISTS app;
         CREATE TABLE IF NOT EXISTS app.event (id uuid NOT NULL, k int NOT NULL, version bigint);
         INSERT INTO app.event
         SELECT skald.outbox_add(topic => '%s', key => 'k' || i %% 10, type => '%s',
                  data => jsonb_build_object('k', i %% 10, 'version', i) || %s), i %% 10, i
-        FROM generate_series(%d, %d) i;""" % (topic, type_, extra, first, first + count - 1))
+        FROM generate_series(%d, %d) i RETURNING id;""" % (
+            topic, type_, extra, first, first + count - 1))
+    return [row[0] for row in rows]
 
 
 def committed(url):

@@ -117,6 +117,7 @@ tells_what_a_topic_is_set_to(void)
 	struct skald_err err = SKALD_ERR_INIT;
 	const char *topic = new_topic("set");
 	int64_t bytes = -1;
+	int32_t copies = -1;
 	bool is_there = true;
 
 	CU_ASSERT_PTR_NOT_NULL_FATAL(cluster);
@@ -128,6 +129,9 @@ tells_what_a_topic_is_set_to(void)
 		SKALD_OK);
 	CU_ASSERT_FALSE(is_there);
 	CU_ASSERT(make_topic(topic, 1));
+	CU_ASSERT_EQUAL(
+		skald_topic_replicas(cluster, topic, 10000, &copies, &err), SKALD_OK);
+	CU_ASSERT_EQUAL(copies, 1);
 	CU_ASSERT_EQUAL(
 		skald_topic_max_bytes(cluster, topic, 10000, &bytes, &err), SKALD_OK);
 	CU_ASSERT_EQUAL(bytes, SKALD_RECORD_BYTES_MAX + 64 * 1024);

@@ -45,7 +45,7 @@ class Usage(unittest.TestCase):
 
     def test_later_verbs_do_not_exist_yet(self):
         for args in (["saga", "cancel"], ["saga", "explain"], ["schema", "ls"], ["dlq", "edit"],
-                     ["outbox", "parked"], ["consumer", "pause"]):
+                     ["consumer", "pause"]):
             self.refuse(args, "no such command")
 
     def test_values_of_flags_are_checked_before_anything_is_asked(self):

@@ -223,6 +223,79 @@ who_was_told_to_run_must_answer(void)
 		"failure 1 action {\"code\": \"no\", \"message\": \"it is so\"}");
 }
 
+/* Take three as the runner does; the expiry of the third as SQL. */
+static void
+take_three(const char *expires_us, const char *wanted)
+{
+	CHECK_TEXT(
+		ask(sql,
+			"SELECT string_agg(v, ' ') FROM skald.participant_take('inv',"
+			" ARRAY['%s:one:action', '%s:two:action', '%s:reserve:action'],"
+			" ARRAY[true, true, true], ARRAY['{}', '{}', (%s ||"
+			" '{\"ce_expirytime\":\"2020-01-01T00:00:00Z\"}')::text],"
+			" ARRAY[NULL, NULL, gen_random_uuid()]::uuid[], ARRAY[NULL, "
+			"NULL, %s]::"
+			"bigint[]) AS v",
+			saga, saga, saga, headers("action", 1, ""), expires_us),
+		wanted);
+}
+
+static void
+answer_some(const char *steps)
+{
+	CHECK_TEXT(
+		ask(sql,
+			"SELECT skald.participant_answer('inv', array_agg('%s:' || s ||"
+			" ':action'), array_agg(false), array_agg('success'::text),"
+			" array_agg('{}'::text), array_agg(gen_random_uuid()),"
+			" array_agg('skald.replies.shop'::text), array_agg('t'::text),"
+			" array_agg('{}'::text), array_agg('c'::text),"
+			" array_agg('c'::text), array_agg('00-0af7651916cd43dd8448eb211"
+			"c80319c-b7ad6b7169203331-01'::text)) FROM"
+			" unnest(string_to_array('%s', ' ')) AS s",
+			saga, steps),
+		"");
+}
+
+/* What the runner takes for many at once must be answered as well, each of it. */
+static void
+a_batch_is_answered_whole(void)
+{
+	struct skald_err err = SKALD_ERR_INIT;
+
+	new_saga();
+	begin();
+	take_three("NULL", "run run run");
+	answer_some("one two");
+	CU_ASSERT_EQUAL(skald_sql_exec(sql, "COMMIT", &err), SKALD_REJECT);
+	CHECK_TEXT(err.code, "SK002");
+	begin();
+	take_three("NULL", "run run run");
+	answer_some("one");
+	pg_exec(sql, "SAVEPOINT s");
+	answer_some("two reserve");
+	pg_exec(sql, "ROLLBACK TO s");
+	CU_ASSERT_EQUAL(skald_sql_exec(sql, "COMMIT", &err), SKALD_REJECT);
+	CHECK_TEXT(err.code, "SK002");
+	/* one by participate beside them counts, too; answered by whichever way */
+	begin();
+	take_three("extract(epoch FROM now()) * 1000000 - 1", "run run refused");
+	CHECK_TEXT(participate(headers("action", 1, "")), "run");
+	answer_some("one two");
+	CU_ASSERT_EQUAL(skald_sql_exec(sql, "COMMIT", &err), SKALD_REJECT);
+	CHECK_TEXT(err.code, "SK002");
+	begin();
+	take_three("extract(epoch FROM now()) * 1000000 + 5000000", "run run run");
+	answer_some("one two");
+	(void)reply(headers("action", 1, ""), "success", "{}");
+	commit();
+	CHECK_TEXT(ask(owner,
+			   "SELECT count(*) FROM skald.barrier WHERE idempotency_key LIKE"
+			   " '%s%%' AND state = 'answered'",
+			   saga),
+		"3");
+}
+
 /* --- misuse ------------------------------------------------------------------------------------------------- */
 
 static void
@@ -534,6 +607,7 @@ main(void)
 		CHECK(a_put_off_answer_leaves_the_trace_of_what_it_says),
 		CHECK(a_compensation_finds_what_the_action_said),
 		CHECK(who_was_told_to_run_must_answer),
+		CHECK(a_batch_is_answered_whole),
 		CHECK(answers_out_of_turn_are_refused),
 		CHECK(an_answer_has_a_form),
 		CHECK(a_command_that_contradicts_itself_is_refused),

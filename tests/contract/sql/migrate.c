@@ -165,7 +165,7 @@ two_sessions_in_each_of_two_databases_at_once(void)
 				"SELECT string_agg(version::text, ' ' ORDER BY version) "
 				"|| ' ' || (SELECT"
 				" count(*) FROM skald.relay) FROM skald.schema_version"),
-			"1 2 1");
+			"1 2 3 4 1");
 	}
 	CHECK_TEXT(ask("race_a", "postgres", ROLES), "5");
 	CU_ASSERT(strcmp(ask("race_a", "postgres", "SELECT stream FROM skald.relay"),
@@ -301,6 +301,66 @@ a_role_that_may_create_roles_is_enough(void)
 	CU_ASSERT_EQUAL(report.functions_replaced, 0);
 }
 
+/* --- what WAL mode reads ------------------------------------------------------------------------ */
+
+#define PUBLICATION \
+	"SELECT coalesce(string_agg(concat_ws(' ', p.pubinsert, p.pubupdate," \
+	" p.pubdelete, p.pubtruncate, p.pubviaroot, t.schemaname, t.tablename), ','), " \
+	"'')" \
+	" FROM pg_publication AS p LEFT JOIN pg_publication_tables AS t USING (pubname)" \
+	" WHERE p.pubname = 'skald_outbox'"
+#define AS_IT_SHOULD_BE "t f f f t skald outbox"
+
+static void
+the_publication_is_there_for_whoever_migrates(void)
+{
+	CHECK_TEXT(ask("plain", "postgres", PUBLICATION), AS_IT_SHOULD_BE);
+	CHECK_TEXT(ask("race_a", "postgres", PUBLICATION), AS_IT_SHOULD_BE);
+	CHECK_TEXT(ask("race_b", "postgres", PUBLICATION), AS_IT_SHOULD_BE);
+	CHECK_TEXT(ask("built", "postgres", PUBLICATION), AS_IT_SHOULD_BE);
+}
+
+static void
+the_publication_is_put_right(void)
+{
+	static const char *const breaks[] = { "DROP PUBLICATION skald_outbox",
+		"ALTER PUBLICATION skald_outbox SET (publish = 'insert, update')",
+		"ALTER PUBLICATION skald_outbox SET (publish_via_partition_root = false)",
+		"ALTER PUBLICATION skald_outbox DROP TABLE skald.outbox" };
+	struct skald_migrate_report report = { 0 };
+	struct skald_err err = SKALD_ERR_INIT;
+
+	for (size_t i = 0; i < CHECK_COUNT(breaks); i++) {
+		CHECK_TEXT(code_of("race_a", "postgres", breaks[i]), "");
+		CU_ASSERT(strcmp(ask("race_a", "postgres", PUBLICATION),
+				  AS_IT_SHOULD_BE) != 0);
+		CU_ASSERT_EQUAL(
+			migrate("race_a", "postgres", false, &report, &err), SKALD_OK);
+		CU_ASSERT_EQUAL(report.functions_replaced, 0);
+		CHECK_TEXT(ask("race_a", "postgres", PUBLICATION), AS_IT_SHOULD_BE);
+	}
+}
+
+/* May become the tables' owner, but is not: the migration goes on, without. */
+static void
+without_the_right_to_publish_the_rest_is_done(void)
+{
+	struct skald_sql *sql = pg_session("postgres", "postgres", SKALD_SQL_TOOL);
+	struct skald_migrate_report report = { 0 };
+	struct skald_err err = SKALD_ERR_INIT;
+
+	pg_exec(sql, "CREATE ROLE apart LOGIN CREATEROLE NOINHERIT");
+	skald_sql_close(sql);
+	make_database("apart", "apart");
+	CU_ASSERT_EQUAL(migrate("apart", "apart", false, &report, &err), SKALD_OK);
+	CU_ASSERT(report.version_after >= 1);
+	CHECK_TEXT(ask("apart", "postgres", PUBLICATION), "");
+	CHECK_TEXT(ask("apart", "postgres", "SELECT to_regclass('skald.outbox')"),
+		"skald.outbox");
+	CU_ASSERT_EQUAL(migrate("apart", "postgres", false, &report, &err), SKALD_OK);
+	CHECK_TEXT(ask("apart", "postgres", PUBLICATION), AS_IT_SHOULD_BE);
+}
+
 static void
 roles_made_later_get_their_rights(void)
 {
@@ -434,9 +494,11 @@ views_have_the_published_columns(void)
 		" headers message_id class code message fingerprint attempts state"
 		" correlation_id replay_run; "
 		"parked: kind place topic key head_message_id waiting since next_at "
-		"reason; "
+		"reason code attempts releasing; "
 		"relays: source mode stream term epoch position lag_rows lag_bytes"
-		" lag_seconds parked_keys owner heartbeat_at; "
+		" lag_seconds parked_keys owner heartbeat_at slot slot_status"
+		" safe_wal_size wal_held_bytes spill_bytes parked_messages recovering"
+		" slot_dropped slot_dropped_at epoch_wanted; "
 		"saga_definitions: name version hash current retired open; "
 		"saga_events: saga_id seq at kind step op attempt outcome detail "
 		"message_id correlation_id traceparent; "
@@ -496,7 +558,10 @@ main(void)
 		CHECK(a_changed_file_is_applied_again_with_the_rights),
 		CHECK(a_newer_schema_is_left_alone),
 		CHECK(what_fails_in_the_middle_leaves_nothing),
-		CHECK(a_role_that_may_create_roles_is_enough), CHECK(make_people),
+		CHECK(a_role_that_may_create_roles_is_enough),
+		CHECK(the_publication_is_there_for_whoever_migrates),
+		CHECK(the_publication_is_put_right),
+		CHECK(without_the_right_to_publish_the_rest_is_done), CHECK(make_people),
 		CHECK(roles_made_later_get_their_rights),
 		CHECK(each_role_may_what_it_needs),
 		CHECK(functions_are_closed_unless_granted),

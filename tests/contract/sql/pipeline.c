@@ -261,6 +261,28 @@ the_server_goes_away_in_the_middle(void)
 	sql = other;
 }
 
+/* A good-bye in the place of a sync's answer: nothing is there to say so but the end. */
+static void
+the_server_goes_away_before_a_sync(void)
+{
+	struct skald_sql *other = pg_session("pipeline", "postgres", SKALD_SQL_TOOL);
+	struct skald_err err = SKALD_ERR_INIT;
+	char script[64], code[8];
+
+	begin();
+	send("SELECT 1::bigint", NULL, 0);
+	CU_ASSERT_EQUAL(take(code), 1);
+	(void)snprintf(script, sizeof(script),
+		"SELECT pg_terminate_backend(%d, 5000)::int", skald_sql_backend_pid(sql));
+	CU_ASSERT_EQUAL(pg_int(other, script), 1);
+	(void)!skald_pipe_sync(sql, &err); /* goes nowhere, seen or not */
+	CU_ASSERT_NOT_EQUAL(skald_pipe_end(sql, &err), SKALD_OK);
+	CU_ASSERT_FALSE(skald_sql_is_open(sql));
+	skald_sql_rollback(sql);
+	skald_sql_close(sql);
+	sql = other;
+}
+
 int
 main(void)
 {
@@ -271,7 +293,8 @@ main(void)
 		CHECK(end_reports_what_nobody_took),
 		CHECK(a_transaction_in_one_round_trip), CHECK(more_than_the_sockets_hold),
 		CHECK(a_plain_query_does_not_fit_into_a_pipeline),
-		CHECK(the_server_goes_away_in_the_middle) };
+		CHECK(the_server_goes_away_in_the_middle),
+		CHECK(the_server_goes_away_before_a_sync) };
 	int status;
 
 	pg_create("pipeline", false);

@@ -27,13 +27,13 @@ Every wait goes through wait_until(predicate, timeout, what); nothing sleeps and
 
 from . import check
 from .kafka import Kafka, PrivateKafka, Record
-from .pg import Cluster, PgError, connect, connect_when_up, free_port, psql
+from .pg import Cluster, PgError, Standby, connect, connect_when_up, either_url, free_port, psql
 from .proc import Proc, bin_path, run_tool
 from .runner import Test, e2e
 from .wait import TimedOut, say, wait_until
 
 __all__ = [
-    "Cluster", "Kafka", "PgError", "PrivateKafka", "Proc", "Record", "Test", "TimedOut",
-    "bin_path", "check", "connect", "connect_when_up", "e2e", "free_port", "psql",
+    "Cluster", "Kafka", "PgError", "PrivateKafka", "Proc", "Record", "Standby", "Test", "TimedOut",
+    "bin_path", "check", "connect", "connect_when_up", "e2e", "either_url", "free_port", "psql",
     "run_tool", "say", "wait_until",
 ]

@@ -101,6 +101,24 @@ class Kafka:
         wait_until(lambda: name not in self.topics(), timeout,
                    "topic %s to be gone" % name)
 
+    def grow_topic(self, name, partitions):
+        """More partitions, as an operator adds them; every one has a leader on return."""
+        from confluent_kafka.admin import NewPartitions
+
+        self._finish(self.admin().create_partitions([NewPartitions(name, partitions)]))
+        self.wait_topic(name, partitions)
+
+    def configure_topic(self, name, **config):
+        """Change settings of a topic: max_message_bytes=1000."""
+        from confluent_kafka.admin import (AlterConfigOpType, ConfigEntry, ConfigResource,
+                                           ResourceType)
+
+        entries = [ConfigEntry(k.replace("_", "."), str(v),
+                               incremental_operation=AlterConfigOpType.SET)
+                   for k, v in config.items()]
+        self._finish(self.admin().incremental_alter_configs(
+            [ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)]))
+
     def recreate_topic(self, name, partitions=4, **kwargs):
         """Delete and make again, as an operator does it by mistake."""
         self.delete_topic(name)
@@ -291,6 +309,10 @@ class PrivateKafka:
             import shutil
 
             shutil.rmtree(self.workdir, ignore_errors=True)
+
+    def data_dir(self, number=1):
+        """Where a broker keeps its partitions: TOPIC-PARTITION/*.log."""
+        return os.path.join(self.workdir, str(number), "data")
 
     def kill(self, number):
         self._run("kill", self.workdir, str(number))

@@ -115,6 +115,13 @@ class Cluster:
                     raise
         return self
 
+    def reload(self, **settings):
+        """ALTER SYSTEM and reload; None resets one. Not for those that need a restart."""
+        for name, value in settings.items():
+            self.sql("ALTER SYSTEM " + ("RESET %s" % name if value is None
+                                        else "SET %s = '%s'" % (name, value)))
+        self.sql("SELECT pg_reload_conf()")
+
     def start(self):
         self._run("pg_ctl", "-D", self.data, "-l", self.log, "-w", "-t", "60", "start",
                   tail=self.log)
@@ -123,8 +130,20 @@ class Cluster:
         """mode: 'smart', 'fast', or 'immediate', which is a crash."""
         self._run("pg_ctl", "-D", self.data, "-w", "-t", "60", "-m", mode, "stop")
 
+    def restart(self, mode="fast"):
+        self.stop(mode)
+        self.start()
+
     def is_running(self):
         return self.pid() is not None
+
+    def configure(self):
+        """Settings changed: in force after the next start."""
+        self._write_settings()
+
+    def log_bytes(self):
+        """How long the server's log is by now."""
+        return os.path.getsize(self.log)
 
     def pid(self):
         """Of the postmaster, or None."""
@@ -168,6 +187,14 @@ class Cluster:
         self.sql('CREATE DATABASE "%s"' % name)
         return self.url(name)
 
+    def wal_bytes(self):
+        """What lies in pg_wal now."""
+        return int(self.sql("SELECT sum(size) FROM pg_ls_waldir()")[0][0])
+
+    def standby(self, name, settings=None):
+        """A streaming standby of this cluster, started; its application_name is `name`."""
+        return Standby(self, name, settings).create()
+
     def sql(self, script, database="postgres"):
         """Run a script through psql; rows as text, columns split by '|', one list item a row."""
         return psql(self.url(database), script)
@@ -198,6 +225,85 @@ class Cluster:
                 with open(tail, errors="replace") as f:
                     text += "".join(f.readlines()[-15:])
             raise PgError("%s failed (%d): %s" % (program, code, text.strip()))
+
+
+class Standby(Cluster):
+    """A hot standby by streaming replication, without a slot: asynchronous, and it may lag.
+
+    standby = pg.standby("north")
+    standby.detach()            # it gets nothing any more and is gone from pg_stat_replication
+    standby.freeze()            # it is connected, and does not flush what comes
+    pg.stop("immediate"); standby.promote()
+    """
+
+    def __init__(self, primary, name, settings=None):
+        more = dict(primary.settings)
+        more.update(settings or {})
+        super().__init__(os.path.join(primary.dir, name), more)
+        self.primary = primary
+        self.name = name
+        self.frozen = None
+
+    def create(self):
+        os.makedirs(self.dir, exist_ok=True)
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(SERVER_USER)
+            os.chown(self.dir, user.pw_uid, user.pw_gid)
+        self._run("pg_basebackup", "-D", self.data, "-X", "stream", "-c", "fast",
+                  "-d", self.primary.url(), "--no-sync")
+        self._as_server(["touch", os.path.join(self.data, "standby.signal")])
+        self.port = free_port()
+        self._write_settings()
+        self._as_server(["sh", "-c", "cat >> '%s/postgresql.auto.conf'" % self.data],
+                        stdin="primary_conninfo = '%s'\n" % self._source())
+        self.start()
+        self.wait_attached()
+        return self
+
+    def _source(self):
+        return "host=127.0.0.1 port=%d user=postgres application_name=%s" % (
+            self.primary.port, self.name)
+
+    def wait_attached(self, timeout=30):
+        """Until it has flushed what the primary had written when asked."""
+        end = self.primary.sql("SELECT pg_current_wal_lsn()")[0][0]
+        wait_until(lambda: self.primary.sql(
+            "SELECT 1 FROM pg_stat_replication WHERE application_name = '%s'"
+            " AND flush_lsn >= '%s'" % (self.name, end)), timeout,
+            "standby %s to have everything up to %s" % (self.name, end))
+
+    def receiver_pid(self):
+        found = self.sql("SELECT pid FROM pg_stat_wal_receiver")
+        return int(found[0][0]) if found else None
+
+    def detach(self):
+        """Nothing more comes, not even what lies in the sockets; gone from the primary's view."""
+        self.reload(primary_conninfo="")
+        wait_until(lambda: self.receiver_pid() is None, 20, "the standby's receiver to end")
+
+    def attach(self):
+        self.reload(primary_conninfo=self._source())
+        self.wait_attached()
+
+    def freeze(self):
+        """SIGSTOP of the receiver: connected, but flushes nothing."""
+        self.frozen = self.receiver_pid()
+        os.kill(self.frozen, signal.SIGSTOP)
+
+    def thaw(self):
+        if self.frozen:
+            os.kill(self.frozen, signal.SIGCONT)
+        self.frozen = None
+
+    def promote(self):
+        """Make it a primary on a new timeline."""
+        self._run("pg_ctl", "-D", self.data, "-w", "-t", "60", "promote")
+
+
+def either_url(database, *clusters):
+    """One URL that leads to whichever of the clusters takes writes now."""
+    return "postgresql://postgres@%s/%s?target_session_attrs=read-write&connect_timeout=3" % (
+        ",".join("127.0.0.1:%d" % c.port for c in clusters), database)
 
 
 def psql(url, script, check=True):

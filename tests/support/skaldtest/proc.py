@@ -117,6 +117,14 @@ class Proc:
         assert code == -signal.SIGKILL, "%s ended with %s instead of SIGKILL:\n%s" % (
             self.name, code, self.tail())
 
+    def rss_peak_mb(self):
+        """The most memory it ever had resident, in MiB; 0 when it has ended."""
+        try:
+            with open("/proc/%d/status" % self.pid) as f:
+                return next(int(x.split()[1]) / 1024 for x in f if x.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            return 0
+
     # -- what it says ----------------------------------------------------------------------
 
     def log_text(self):

@@ -18,7 +18,7 @@ import time
 import traceback
 
 from . import check, proc
-from .kafka import Kafka
+from .kafka import Kafka, PrivateKafka
 from .pg import Cluster, connect, private_dir, psql
 from .wait import say, wait_until
 
@@ -72,6 +72,7 @@ class Test:
         self.effects = 0
         self.procs = []
         self.cleanups = []
+        self.clusters = []
         self._pg = None
         self._kafka = None
         self._n = 0
@@ -91,9 +92,31 @@ class Test:
             self._kafka = Kafka()
         return self._kafka
 
-    def database(self, migrate=True, name=None):
+    def cluster(self, **settings):
+        """One more PostgreSQL cluster, with settings of its own."""
+        cluster = Cluster(os.path.join(self.dir, "pg%d" % len(self.clusters)), settings).create()
+        self.clusters.append(cluster)
+        return cluster
+
+    def standby(self, primary, name, **settings):
+        """A streaming standby of a cluster, attached."""
+        standby = primary.standby(name, settings)
+        self.clusters.append(standby)
+        return standby
+
+    def private_kafka(self, brokers=1):
+        """Brokers of this test's own, which it may kill; t.kafka is theirs from now on."""
+        k = PrivateKafka(brokers).__enter__()
+        self.cleanups.append(k.__exit__)
+        self._kafka = Kafka(k.bootstrap)
+        self.log("brokers of its own: Apache Kafka %s, cluster id %s" % (
+            os.environ.get("SKALD_TEST_KAFKA_VERSION", "(version not told)"),
+            self._kafka.cluster_id()))
+        return k
+
+    def database(self, migrate=True, name=None, cluster=None):
         """URL of a new database, with Skald's schema unless migrate=False."""
-        url = self.pg.create_database(name)
+        url = (cluster or self.pg).create_database(name)
         if migrate:
             self.skald("db", "migrate", "--database", url)
         return url
@@ -133,7 +156,8 @@ class Test:
         failpoint "relay_after_tick:2" uses the build with failpoints.
         """
         p = proc.make_skaldd(self._name(name or "skaldd"), url,
-                             bootstrap or (self.kafka.bootstrap if self.spec.kafka else None),
+                             bootstrap or (self.kafka.bootstrap if self.spec.kafka or self._kafka
+                                           else None),
                              self.dir, roles, settings, failpoint, failpoints, env)
         self.procs.append(p)
         if start:
@@ -206,6 +230,9 @@ class Test:
                 undo()
             except Exception:  # a connection that the test has broken
                 pass
+        for cluster in reversed(self.clusters):
+            cluster.destroy()
+        self.clusters = []
         if self._pg is not None:
             self._pg.destroy()
             self._pg = None

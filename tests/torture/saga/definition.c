@@ -50,6 +50,49 @@ read_wrong(void)
 	       (has_failed ? rc == SKALD_RETRY : rc == SKALD_REJECT && faults == 2);
 }
 
+static bool
+build(void)
+{
+	struct skald_saga_def_step step = SKALD_SAGA_DEF_STEP_INIT;
+	struct skald_saga_def_builder *b = NULL;
+	struct skald_saga_def *def = NULL;
+	struct skald_err err = SKALD_ERR_INIT;
+	enum skald_rc rc = skald_saga_def_builder_create(&b, "s", 1, &err);
+	bool is_good;
+
+	step.name = "one";
+	step.action.topic = "t";
+	step.action.type = "y";
+	step.action.data = "{\"a\":"; /* told, and its telling needs memory */
+	step.has_nothing_to_undo = true;
+	if (!rc) {
+		skald_saga_def_builder_step(b, &step);
+		rc = skald_saga_def_build(b, &def, NULL, NULL, &err);
+	}
+	is_good = !def && rc == (has_failed ? SKALD_RETRY : SKALD_REJECT);
+	skald_saga_def_builder_destroy(b);
+	b = NULL;
+	if (!is_good || has_failed)
+		return is_good;
+	step.action.data = "{\"a\":\"$.input\"}";
+	rc = skald_saga_def_builder_create(&b, "s", 1, &err);
+	if (!rc) {
+		skald_saga_def_builder_step(b, &step);
+		skald_saga_def_builder_output(b, "{}");
+		rc = skald_saga_def_build(b, &def, NULL, NULL, &err);
+	}
+	is_good = has_failed ? rc == SKALD_RETRY && !def : rc == SKALD_OK && def;
+	skald_saga_def_destroy(def);
+	skald_saga_def_builder_destroy(b);
+	return is_good;
+}
+
+static void
+a_built_definition(void)
+{
+	torture(build, 30);
+}
+
 static struct skald_saga_def *rendered;
 
 static bool
@@ -104,6 +147,7 @@ main(void)
 	static const struct check_case cases[] = {
 		CHECK(a_right_definition),
 		CHECK(a_wrong_definition),
+		CHECK(a_built_definition),
 		CHECK(a_command),
 	};
 

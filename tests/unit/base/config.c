@@ -65,6 +65,8 @@ has_defaults(void)
 	CHECK_TEXT(skald_config_text(c, "relay", "mode"), "poll");
 	CU_ASSERT(skald_config_ms(c, "relay", "poll_min") == 2);
 	CU_ASSERT(skald_config_ms(c, "relay", "poll_max") == 100);
+	CU_ASSERT(skald_config_source_bytes(c, "main", "slot_limit") == 0);
+	CU_ASSERT(skald_config_source_text(c, "main", "gate") == NULL);
 	CU_ASSERT(skald_config_bool(c, "topics", "create"));
 	CU_ASSERT(skald_config_int(c, "topics", "partitions") == 8);
 	CU_ASSERT(skald_config_int(c, "topics", "replication") == -1);
@@ -175,6 +177,18 @@ static const struct {
 	{ "[relay]\npoll_min = 2s\n", NULL,
 		"skald.conf:2: relay.poll_min: must not be above poll_max, "
 		"default" },
+	{ "[relay]\nmode = wall\n", NULL,
+		"skald.conf:2: relay.mode: must be poll or wal, not 'wall'; did you mean "
+		"wal?" },
+	{ "[relay]\nslot_limit = 10GB\n", NULL,
+		"skald.conf:2: relay.slot_limit: must be bytes from 0 to "
+		"1048576GiB, such as 64MiB or 10GiB, not '10GB'" },
+	{ "[relay]\nslot_limit = -1\n", NULL, "not '-1'" },
+	{ "[relay]\nslot_limit = 1048577GiB\n", NULL, "not '1048577GiB'" },
+	{ "[relay]\ngate = a,,b\n", NULL,
+		"relay.gate: must be a comma separated list, not ''" },
+	{ "[source.p]\nurl = x\nmode = log\n", NULL,
+		"source.p.mode: must be poll or wal, not 'log'" },
 	{ "[topics]\npartitions = 0\n", NULL,
 		"topics.partitions: must be a whole number from 1 to 10000, not "
 		"'0'" },
@@ -314,8 +328,10 @@ passes_kafka_through_and_inherits_sources(void)
 	setenv("SKALD_SOURCE_PAY_MENT_URL", "env", 1);
 	setenv("SKALD_SOURCE_NEW_ONE_URL", "new", 1);
 	c = loaded("[kafka]\nlinger.ms = 5\nbootstrap.servers = a:1\n"
-		   "[relay]\npoll_max = 50ms\n"
-		   "[source.pay_ment]\nurl = file\npoll_min = 7ms\n",
+		   "[relay]\npoll_max = 50ms\nmode = wal\nslot_limit = 10GiB\n"
+		   "gate = a , standby-2\n"
+		   "[source.pay_ment]\nurl = file\npoll_min = 7ms\nmode = poll\n"
+		   "slot_limit = 512MiB\ngate =\n",
 		"source.new-one.poll_max=9ms");
 	skald_config_each(c, "kafka", note, &kafka);
 	CHECK_TEXT(kafka.text, "linger.ms=5 bootstrap.servers=b:1 ");
@@ -327,6 +343,12 @@ passes_kafka_through_and_inherits_sources(void)
 	CHECK_TEXT(skald_config_source_text(c, "new-one", "url"), "new");
 	CU_ASSERT(skald_config_source_ms(c, "new-one", "poll_max") == 9);
 	CU_ASSERT(skald_config_source_ms(c, "main", "poll_max") == 50);
+	CHECK_TEXT(skald_config_source_text(c, "pay_ment", "mode"), "poll");
+	CHECK_TEXT(skald_config_source_text(c, "new-one", "mode"), "wal");
+	CU_ASSERT(skald_config_source_bytes(c, "pay_ment", "slot_limit") == 512LL << 20);
+	CU_ASSERT(skald_config_source_bytes(c, "new-one", "slot_limit") == 10LL << 30);
+	CU_ASSERT(skald_config_source_text(c, "pay_ment", "gate") == NULL);
+	CHECK_TEXT(skald_config_source_text(c, "new-one", "gate"), "a,standby-2");
 	CU_ASSERT(skald_config_source_text(c, "main", "url") == NULL);
 	skald_config_destroy(c);
 	unsetenv("SKALD_KAFKA_BOOTSTRAP_SERVERS");
@@ -344,7 +366,10 @@ prints_where_each_value_comes_from(void)
 	c = loaded("[relay]\n\npoll_min = 3ms\n", "topics.partitions=4");
 	text = printed(c);
 	CU_ASSERT(strstr(text, "[relay]\nmode = poll ; default\n"
-			       "poll_min = 3ms ; skald.conf:3\n") != NULL);
+			       "poll_min = 3ms ; skald.conf:3\n"
+			       "poll_max = 100ms ; default\n"
+			       "slot_limit = 0 ; default\n"
+			       "gate = ; default\n") != NULL);
 	CU_ASSERT(strstr(text, "\nlevel = debug ; SKALD_LOG_LEVEL\n") != NULL);
 	CU_ASSERT(strstr(text, "\npartitions = 4 ; --set\n") != NULL);
 	CU_ASSERT(strstr(text, "\ntoken_file = ; default\n") != NULL);
