@@ -208,7 +208,8 @@ turn(struct skald_relay *r, const struct skald__relay_do *todo, struct skald_err
 	if (r->tick.number != tick)
 		atomic_fetch_add(r->metrics.ticks, 1);
 	if (!rows || !skald_rows_count(rows) ||
-		!skald_rows_time_us(rows, 0, SKALD__COL_AT, &at_us))
+		!skald_rows_time_us(
+			rows, r->tick.reader.order[0].row, SKALD__COL_AT, &at_us))
 		at_us = now_us;
 	atomic_store(r->metrics.lag, (now_us - at_us) / 1000);
 	/* nothing is outstanding here: the tick that came with the turn is not begun */

@@ -112,6 +112,9 @@ out:
 		pass(r, mark);
 		return SKALD_OK;
 	}
+	/* that its topic was missing is an old story, and may be another leader's: a row
+	   that is there already must not be parked for it once more */
+	skald__topics_forget(r, skald_slice_text(x->topic));
 	pass(r, SKALD__NO_MARK);
 	x->mark = mark;
 	x->left = (uint64_t)count;
@@ -133,9 +136,16 @@ skald__release_fill(struct skald_relay *r, struct skald_err *err)
 
 	if (!x->left || (x->rows && x->next < skald_rows_count(x->rows)))
 		return SKALD_OK;
-	rc = skald_sql_query(r->guard, sql_released, params, 4, true, &rows, err);
-	if (rc)
+	/* a lease is short, a payload may be long */
+	rc = skald_sql_exec(r->guard, "SET statement_timeout = '60s'", err);
+	if (!rc)
+		rc = skald_sql_query(r->guard, sql_released, params, 4, true, &rows, err);
+	if (!rc)
+		rc = skald_sql_exec(r->guard, "SET statement_timeout = '1500ms'", err);
+	if (rc) {
+		skald_rows_free(rows);
 		return rc;
+	}
 	skald_rows_free(x->rows);
 	x->rows = rows;
 	x->next = 0;
