@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/heap.h"
 #include "base/log.h"
 #include "daemon/own.h"
 
@@ -403,6 +404,7 @@ main(int argc, char **argv)
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald__options options;
 
+	skald_heap_for_records();
 	if (skald__options_parse(&options, argc, argv, &err)) {
 		fprintf(stderr, "skaldd: %s\n", err.text);
 		return EXIT_CONFIG;

@@ -12,6 +12,7 @@ void
 skald__feed_peek(struct skald_relay *r, struct skald__row *row)
 {
 	const struct skald__reader *reader = &r->tick.reader;
+	struct skald__place place;
 
 	row->is_recovered = false;
 	row->position = (struct skald_position){ r->tick.epoch, (uint64_t)r->tick.number,
@@ -27,9 +28,10 @@ skald__feed_peek(struct skald_relay *r, struct skald__row *row)
 		return;
 	}
 	SKALD_ASSERT(reader->rows && reader->next < skald_rows_count(reader->rows));
+	place = reader->order[reader->next];
 	for (unsigned c = 0; c < SKALD__COLUMN_COUNT; c++)
-		row->cells[c] = skald_rows_get(reader->rows, reader->next, c);
-	row->mark = skald_cell_int(row->cells[SKALD__COL_ID], -1);
+		row->cells[c] = skald_rows_get(reader->rows, place.row, c);
+	row->mark = place.id;
 	row->is_recovered = r->recover.is_tick;
 }
 

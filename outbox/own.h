@@ -43,7 +43,7 @@ enum skald__column {
 	SKALD__COL_TRACEPARENT,
 	SKALD__COL_EXPIRES,
 	SKALD__COLUMN_COUNT,
-	SKALD__COL_IS_LAST = SKALD__COLUMN_COUNT, /* of a head only */
+	SKALD__COL_IS_WHOLE = SKALD__COLUMN_COUNT, /* of a head only */
 };
 
 /* One row on its way out, borrowed until it is popped: cells in PostgreSQL's binary formats. */
@@ -60,18 +60,27 @@ enum skald__asked {
 	SKALD__ASKED_NOTHING,
 	SKALD__ASKED_HEAD,
 	SKALD__ASKED_MAP,
+	SKALD__ASKED_FINE_MAP,
 	SKALD__ASKED_CHUNK
 };
 
 /*
- * A window is read in chunks, bounded in rows and bytes. Its head comes with the
- * tick. If there is more, the map is asked for: where each further chunk ends and
+ * A window is read in chunks, bounded in rows and bytes. One that fits into one chunk
+ * comes with the tick. Of a larger one the map is asked for: where each chunk ends and
  * between which transactions its rows lie, so that each is found by the index.
  */
+struct skald__place {
+	int64_t id;
+	unsigned row;
+};
+
 struct skald__reader {
 	struct skald_rows *rows; /* the chunk in hand */
-	unsigned next; /* of rows, to be produced */
+	struct skald__place *order; /* its rows by id */
+	unsigned order_room;
+	unsigned next; /* of order, to be produced */
 	int64_t last_id; /* read up to here */
+	bool is_large; /* the map has to be asked for */
 	struct skald_rows *map; /* NULL: not asked for yet */
 	unsigned map_next;
 	enum skald__asked asked;
@@ -138,6 +147,7 @@ struct skald__wal {
 	int64_t started_at_ms;
 	char slot[64];
 	uint64_t slot_lsn; /* where a slot that was made begins */
+	char slot_xid[24]; /* whoever was under way when it was has an id below */
 	struct skald__queued *queue; /* SKALD__QUEUE_ROWS of them */
 	unsigned head, count;
 	size_t queue_bytes;
@@ -248,6 +258,9 @@ void skald__gate_reset(struct skald_relay *r);
 SKALD_MUSTUSE enum skald_rc skald__gate_ask(struct skald_relay *r, struct skald_err *err);
 SKALD_MUSTUSE enum skald_rc skald__doze(
 	struct skald_relay *r, bool is_asleep, struct skald_err *err);
+/* Whoever has a transaction id by now has one below this. */
+SKALD_MUSTUSE enum skald_rc skald__next_xid(
+	struct skald_relay *r, char dst[24], struct skald_err *err);
 
 /* --- publishing (publish.c, topics.c) ------------------------------------------------------- */
 
@@ -311,8 +324,9 @@ struct skald__parked {
 /* Arrays of relay_park's arguments, in its order. */
 enum skald__park_column {
 	SKALD__PARK_HEADS, /* topic, key, message, position, reason, code, next_ms */
-	SKALD__PARK_ROWS = SKALD__PARK_HEADS + 7, /* position, parked key, the outbox's */
-	SKALD__PARK_AGAIN = SKALD__PARK_ROWS + 17, /* id, position */
+	SKALD__PARK_ROWS =
+		SKALD__PARK_HEADS + 7, /* position, parked key, the outbox's, xid */
+	SKALD__PARK_AGAIN = SKALD__PARK_ROWS + 18, /* id, position */
 	SKALD__PARK_COLUMNS = SKALD__PARK_AGAIN + 2,
 };
 

@@ -8,20 +8,24 @@
  * A big window is not read through a cursor: sorting 300,000 whole rows and keeping
  * them for later takes over a second and 300 MB of temporary files before the first
  * row comes. Its map (ids and transactions only) takes 0.2 s, and then each chunk of
- * 10,000 rows is a small sort of its own, asked for while the one before is produced.
+ * 10,000 rows is found by the index, asked for while the one before is produced, and
+ * put in order here.
  */
 #include "outbox/own.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "base/assert.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
 
-#define TEXT_OF_(x) #x
-#define TEXT_OF(x)  TEXT_OF_(x)
-#define CHUNK_ROWS  TEXT_OF(SKALD_RELAY_CHUNK_ROWS)
-#define CHUNK_BYTES "16777216" /* half of what may be in flight; one row may be as big */
+#define TEXT_OF_(x)  #x
+#define TEXT_OF(x)   TEXT_OF_(x)
+#define CHUNK_ROWS   TEXT_OF(SKALD_RELAY_CHUNK_ROWS)
+#define CHUNK_BYTES  "16777216" /* half of what may be in flight; one row may be as big */
+#define BUCKET_BYTES "1048576" /* a bucket of ids above it is no unit to count in */
 
 _Static_assert(SKALD_RELAY_INFLIGHT_BYTES == 2 * 16777216, "chunk bytes are half of it");
 
@@ -60,30 +64,53 @@ static const char sql_turn[] =
 static const char sql_progress[] =
 	"SELECT skald.relay_progress($1::bigint, $2::bigint, $3::bigint, $4::bigint, $5)";
 
-/* $3: after this id. The bound of LIMIT keeps the sort a heap of that many rows. */
+/*
+ * $3: after this id. All of the window when it fits into one chunk; else one row, which
+ * tells so. In any order: sorting is left to the reader, who has the rows in hand, while a
+ * sort here would copy every row of a big window before the first one comes.
+ */
 static const char sql_head[] =
-	"SELECT " COLUMNS ", is_last FROM ("
-	" SELECT h.*, lead(id) OVER w IS NULL AS is_last, row_number() OVER w AS n,"
-	"  sum(" ROW_BYTES ") OVER w - (" ROW_BYTES ") AS before FROM ("
-	"   SELECT " COLUMNS " FROM skald.outbox WHERE " IS_LATER " AND id > $3::bigint"
-	"   UNION ALL"
-	"   SELECT " COLUMNS " FROM skald.outbox WHERE " HAS_ENDED " AND id > $3::bigint"
-	"   ORDER BY id LIMIT " CHUNK_ROWS " + 1) AS h"
-	"  WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING)) AS c"
-	" WHERE n <= " CHUNK_ROWS " AND before < " CHUNK_BYTES " ORDER BY id";
+	"SELECT " COLUMNS ", is_whole FROM ("
+	" SELECT w.*, n = 1 OR n <= " CHUNK_ROWS " AND bytes < " CHUNK_BYTES " AS is_whole FROM ("
+	"  SELECT h.*, row_number() OVER () AS i, count(*) OVER () AS n,"
+	"   sum(" ROW_BYTES ") OVER () AS bytes FROM ("
+	"    SELECT " COLUMNS " FROM skald.outbox WHERE " IS_LATER " AND id > $3::bigint"
+	"    UNION ALL"
+	"    SELECT " COLUMNS " FROM skald.outbox WHERE " HAS_ENDED " AND id > $3::bigint"
+	"    LIMIT " CHUNK_ROWS " + 1) AS h) AS w) AS c"
+	" WHERE is_whole OR i = 1";
 
-/* Where each chunk ends and between which transactions its later rows lie. OFFSET 0 keeps the
-   payload out of the sort. */
+#define WINDOW_ROWS \
+	"SELECT id, xid::text::bigint AS later, " ROW_BYTES " AS bytes" \
+	" FROM skald.outbox WHERE " IS_LATER " AND id > $3::bigint" \
+	" UNION ALL " \
+	"SELECT id, NULL::bigint, " ROW_BYTES \
+	" FROM skald.outbox WHERE " HAS_ENDED " AND id > $3::bigint"
+
+/*
+ * Where each chunk ends and between which transactions its later rows lie. Chunks are made
+ * of buckets of ids, which are counted without sorting; OFFSET 0 keeps the sort out.
+ */
 static const char sql_map[] =
+	"SELECT max(last_id) AS last_id, min(first_xid) AS first_xid,"
+	" max(last_xid) AS last_xid, sum(n)::bigint AS row_count,"
+	" bool_or(bytes > " BUCKET_BYTES ") AS is_coarse FROM ("
+	"  SELECT b.*, ((sum(n) OVER w)::bigint - 1) / " CHUNK_ROWS
+	"   + (sum(bytes) OVER w)::bigint / " CHUNK_BYTES " AS chunk FROM ("
+	"    SELECT id >> 7 AS bucket, max(id) AS last_id, min(later) AS first_xid,"
+	"     max(later) AS last_xid, count(*) AS n, sum(bytes) AS bytes"
+	"     FROM (" WINDOW_ROWS ") AS s GROUP BY 1 OFFSET 0) AS b"
+	"   WINDOW w AS (ORDER BY bucket ROWS UNBOUNDED PRECEDING)) AS c"
+	" GROUP BY chunk ORDER BY chunk";
+
+/* The same to the row, for rows so large that a bucket of them is. OFFSET 0 keeps the
+   payload out of the sort. */
+static const char sql_fine_map[] =
 	"SELECT max(id) AS last_id, min(later) AS first_xid, max(later) AS last_xid,"
-	" count(*) AS row_count FROM ("
+	" count(*) AS row_count, false AS is_coarse FROM ("
 	"  SELECT id, later, (row_number() OVER w - 1) / " CHUNK_ROWS
 	"   + (sum(bytes) OVER w) / " CHUNK_BYTES " AS chunk FROM ("
-	"    SELECT id, xid::text::bigint AS later, " ROW_BYTES " AS bytes"
-	"     FROM skald.outbox WHERE " IS_LATER " AND id > $3::bigint"
-	"    UNION ALL"
-	"    SELECT id, NULL::bigint, " ROW_BYTES
-	"     FROM skald.outbox WHERE " HAS_ENDED " AND id > $3::bigint OFFSET 0) AS s"
+	"    " WINDOW_ROWS " OFFSET 0) AS s"
 	"   WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING)) AS c"
 	" GROUP BY chunk ORDER BY chunk";
 
@@ -94,7 +121,7 @@ static const char sql_chunk[] =
 	" AND id > $3::bigint AND id <= $4::bigint"
 	" UNION ALL"
 	" SELECT " COLUMNS " FROM skald.outbox WHERE " HAS_ENDED
-	" AND id > $3::bigint AND id <= $4::bigint ORDER BY id";
+	" AND id > $3::bigint AND id <= $4::bigint";
 /* clang-format on */
 
 /*
@@ -156,20 +183,26 @@ skald__tick_drop(struct skald_relay *r)
 
 	skald_rows_free(reader->rows);
 	skald_rows_free(reader->map);
+	free(reader->order);
 	*reader = (struct skald__reader){ 0 };
 }
 
-/* Head and map take the same: term, tick, after which id. */
+/* Head and maps take the same: term, tick, after which id. */
 static enum skald_rc
 ask_rest(struct skald_relay *r, enum skald__asked what, struct skald_err *err)
 {
+	static const char *const statements[] = {
+		[SKALD__ASKED_HEAD] = sql_head,
+		[SKALD__ASKED_MAP] = sql_map,
+		[SKALD__ASKED_FINE_MAP] = sql_fine_map,
+	};
 	char term[24], tick[24], after[24];
 	struct skald_param params[] = { skald_param_int(r->lease.term, term),
 		skald_param_int(r->tick.number, tick),
 		skald_param_int(r->tick.reader.last_id, after) };
 
 	r->tick.reader.asked = what;
-	return send_one(r, what == SKALD__ASKED_MAP ? sql_map : sql_head, params, 3, err);
+	return send_one(r, statements[what], params, 3, err);
 }
 
 static enum skald_rc
@@ -205,6 +238,7 @@ skald__tick_ask(struct skald_relay *r, struct skald_err *err)
 		reader->last_id = r->window.resume_mark;
 		rc = ask_rest(r, SKALD__ASKED_HEAD, err);
 	} else if (!reader->map) {
+		SKALD_ASSERT(reader->is_large);
 		rc = ask_rest(r, SKALD__ASKED_MAP, err);
 	} else {
 		rc = ask_chunk(r, err);
@@ -214,20 +248,70 @@ skald__tick_ask(struct skald_relay *r, struct skald_err *err)
 	return rc;
 }
 
-/* A chunk becomes the one in hand; true if it is the last of the window. */
-static bool
-adopt(struct skald__reader *reader, struct skald_rows *rows)
+static int
+by_id(const void *a, const void *b)
 {
-	unsigned count = skald_rows_count(rows);
+	const struct skald__place *x = a, *y = b;
+
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+/* The server sends rows as it finds them, which mostly is the order they go out in. */
+static enum skald_rc
+put_in_order(struct skald__reader *reader, struct skald_err *err)
+{
+	unsigned count = skald_rows_count(reader->rows);
+	int64_t last = INT64_MIN;
+	bool is_sorted = true;
+
+	if (count > reader->order_room) {
+		struct skald__place *order =
+			realloc(reader->order, count * sizeof(*order));
+
+		if (!order)
+			return skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");
+		reader->order = order;
+		reader->order_room = count;
+	}
+	for (unsigned row = 0; row < count; row++) {
+		int64_t id = skald_rows_int(reader->rows, row, SKALD__COL_ID, 0);
+
+		reader->order[row] = (struct skald__place){ id, row };
+		is_sorted = is_sorted && id > last;
+		last = id;
+	}
+	if (!is_sorted)
+		qsort(reader->order, count, sizeof(reader->order[0]), by_id);
+	return SKALD_OK;
+}
+
+/* Rows become those in hand: *count can be produced; *is_end: they end the window. */
+static enum skald_rc
+adopt(struct skald__reader *reader, struct skald_rows **rows, uint64_t *count,
+	bool *is_end, struct skald_err *err)
+{
+	enum skald_rc rc;
 
 	skald_rows_free(reader->rows);
-	reader->rows = rows;
+	reader->rows = *rows;
+	*rows = NULL;
 	reader->next = 0;
-	if (count)
-		reader->last_id = skald_rows_int(rows, count - 1, SKALD__COL_ID, 0);
-	if (reader->map)
-		return ++reader->map_next == skald_rows_count(reader->map);
-	return count == 0 || skald_rows_bool(rows, count - 1, SKALD__COL_IS_LAST);
+	*count = skald_rows_count(reader->rows);
+	*is_end = true;
+	rc = put_in_order(reader, err);
+	if (rc)
+		return rc;
+	if (reader->map) {
+		*is_end = ++reader->map_next == skald_rows_count(reader->map);
+	} else if (*count && !skald_rows_bool(reader->rows, 0, SKALD__COL_IS_WHOLE)) {
+		reader->is_large = true;
+		reader->next = (unsigned)*count;
+		*count = 0;
+		*is_end = false;
+	}
+	if (*count)
+		reader->last_id = reader->order[*count - 1].id;
+	return SKALD_OK;
 }
 
 /* Rows that are missing or too many mean that the window moved under us: it never does while
@@ -246,38 +330,63 @@ check_chunk(const struct skald__reader *reader, const struct skald_rows *rows,
 		skald_rows_count(rows), want);
 }
 
+static bool
+is_coarse(const struct skald_rows *map)
+{
+	for (unsigned i = 0; i < skald_rows_count(map); i++)
+		if (skald_rows_bool(map, i, 4))
+			return true;
+	return false;
+}
+
+/* The map came: it is followed by the first chunk. */
+static enum skald_rc
+take_map(struct skald_relay *r, struct skald_rows **rows, struct skald_err *err)
+{
+	struct skald__reader *reader = &r->tick.reader;
+	enum skald_rc rc = SKALD_OK;
+
+	if (reader->asked == SKALD__ASKED_MAP && is_coarse(*rows)) {
+		skald_rows_free(*rows);
+		*rows = NULL;
+		rc = ask_rest(r, SKALD__ASKED_FINE_MAP, err);
+		if (!rc)
+			rc = take_one(r, rows, err);
+		if (rc)
+			return rc;
+	}
+	reader->map = *rows;
+	reader->map_next = 0;
+	*rows = NULL;
+	if (skald_rows_count(reader->map) == 0)
+		return skald_fail(err, SKALD_RETRY, "skald", "",
+			"the rest of the tick is gone: another relay leads");
+	rc = ask_chunk(r, err);
+	return rc ? rc : take_one(r, rows, err);
+}
+
 enum skald_rc
 skald__tick_take(struct skald_relay *r, struct skald_err *err)
 {
+	struct skald__relay_ev ev = { .kind = SKALD__EV_ROWS };
 	struct skald__reader *reader = &r->tick.reader;
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;
-	bool is_end;
 
 	rc = take_one(r, &rows, err);
-	if (!rc && reader->asked == SKALD__ASKED_MAP) {
-		reader->map = rows;
-		reader->map_next = 0;
-		rows = NULL;
-		if (skald_rows_count(reader->map) == 0)
-			return skald_fail(err, SKALD_RETRY, "skald", "",
-				"the rest of the tick is gone: another relay leads");
-		rc = ask_chunk(r, err);
-		if (!rc)
-			rc = take_one(r, &rows, err);
-	}
+	if (!rc && reader->asked == SKALD__ASKED_MAP)
+		rc = take_map(r, &rows, err);
 	if (!rc && reader->asked == SKALD__ASKED_CHUNK)
 		rc = check_chunk(reader, rows, err);
+	if (!rc)
+		rc = adopt(reader, &rows, &ev.count, &ev.is_end, err);
 	if (rc) {
 		skald_rows_free(rows);
 		return rc;
 	}
 	reader->asked = SKALD__ASKED_NOTHING;
-	is_end = adopt(reader, rows);
 	SKALD_FAILPOINT(relay_after_read);
-	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_ROWS,
-				     .count = skald_rows_count(rows),
-				     .is_end = is_end });
+	skald__relay_tell(r, ev);
 	return SKALD_OK;
 }
 
@@ -387,6 +496,8 @@ send_turn(
 		skald_param_int(r->tick.number + 1, next), skald_param_text("-1") };
 	enum skald_rc rc;
 
+	if (r->core.slot == SKALD__SLOT_MADE) /* R8; younger than the one of sleep */
+		turn[6] = skald_param_text(r->wal.slot_xid);
 	if (todo->done_tick) {
 		turn[1] = skald_param_int(todo->done_tick, done);
 		if (r->window.done) {
@@ -440,9 +551,10 @@ take_open(struct skald_relay *r, const struct skald_rows *turn, struct skald_row
 	r->tick.number = ev->tick;
 	skald__window_reset(&r->window, 0, -1);
 	skald__gate_reset(r);
-	ev->count = skald_rows_count(*head);
-	ev->is_end = adopt(&r->tick.reader, *head);
-	*head = NULL;
+	r->tick.reader.last_id = -1;
+	rc = adopt(&r->tick.reader, head, &ev->count, &ev->is_end, err);
+	if (rc)
+		return rc;
 	SKALD_FAILPOINT(relay_after_read);
 	rc = skald__recover_begin(r, skald_rows_get(turn, 0, 3), err);
 	if (!rc && r->recover.is_tick)
