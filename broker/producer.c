@@ -12,8 +12,9 @@
  *     send answers `full`.
  * P4  A record is reported as REJECT only when it was refused alone. librdkafka
  *     fails a batch as a whole: its records are reported as RETRY, and the next
- *     producer of this client id sends that partition's records one at a time
- *     until the guilty one is alone.
+ *     producer of this client id sends that partition's records in smaller groups,
+ *     one after the other, in the end one at a time: a batch of 5,000 takes some
+ *     70 round trips and then as many, not 5,000.
  *
  * Time-outs never fail a record (message.timeout.ms=0): an outage of any length
  * is waited out, and the queue's limits turn it into back-pressure.
@@ -36,6 +37,8 @@
 #define QUEUE_ROWS  5000
 #define TOPIC_SLOTS 1024 /* power of two; half of it is used at most */
 #define DYING_MS    500 /* what is in flight may still be acknowledged */
+#define SINGLE_MAX \
+	128 /* suspects that are sent one at a time: a new producer costs more */
 
 struct topic_slot {
 	char *name;
@@ -60,6 +63,7 @@ struct skald_producer {
 	struct skald_err complaint;
 	struct skald__suspect suspect; /* P4: what this producer sends one by one */
 	unsigned suspect_left;
+	unsigned group_left; /* that may follow before the group is acknowledged */
 	bool has_suspect; /* for the next one */
 };
 
@@ -285,7 +289,18 @@ copy_headers(struct skald_headers from)
 	return to;
 }
 
-/* One by one while a refused batch is looked for its guilty record (P4). */
+/* About the root: so many groups of so many. */
+static unsigned
+group_of(unsigned suspects)
+{
+	unsigned count = 1;
+
+	while (suspects > SINGLE_MAX && count * count < suspects)
+		count++;
+	return count;
+}
+
+/* Group by group while a refused batch is looked for its guilty record (P4). */
 static bool
 has_to_wait(struct skald_producer *p, const struct skald_record *r)
 {
@@ -294,8 +309,12 @@ has_to_wait(struct skald_producer *p, const struct skald_record *r)
 	if (p->suspect_left == 0 || r->partition != p->suspect.partition ||
 		strcmp(r->topic, p->suspect.topic) != 0)
 		return false;
-	if (p->pending > 0)
-		return true;
+	if (p->group_left == 0) {
+		if (p->pending > 0)
+			return true;
+		p->group_left = group_of(p->suspect.count);
+	}
+	p->group_left--;
 	p->suspect_left--;
 	return false;
 }

@@ -231,6 +231,11 @@ load_keys(struct skald_relay *r, const struct skald_rows *rows, struct skald_err
 		if (skald_slice_is_text(skald_rows_get(rows, i, 6), "3"))
 			skald__topics_miss(r, topic);
 	}
+	/* Where a key is being let out the topic was there: what is in it already must not
+	   be parked once more. */
+	for (unsigned i = 0; i < skald_rows_count(rows); i++)
+		if (skald_rows_get(rows, i, 3).data)
+			skald__topics_forget(r, skald_rows_get(rows, i, 0));
 	return SKALD_OK;
 }
 

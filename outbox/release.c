@@ -112,9 +112,6 @@ out:
 		pass(r, mark);
 		return SKALD_OK;
 	}
-	/* that its topic was missing is an old story, and may be another leader's: a row
-	   that is there already must not be parked for it once more */
-	skald__topics_forget(r, skald_slice_text(x->topic));
 	pass(r, SKALD__NO_MARK);
 	x->mark = mark;
 	x->left = (uint64_t)count;
