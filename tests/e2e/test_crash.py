@@ -156,27 +156,6 @@ def control_without_position(t):
     t.checked(records=len(records), effects=len(happened))
 
 
-@e2e("e2e.crash.relay_after_truncate_check", records=200)
-def relay_after_truncate_check(t):
-    """Killed between the look and the truncation of a leaf: nothing unpublished is gone."""
-    url = t.database()
-    topic = t.topic("crash", partitions=2)
-    settings = {"retention.outbox": "1s"}
-    writers_first = 100
-    first = t.skaldd(url, failpoint="relay_after_truncate_check:1", settings=settings)
-    writers.add(t, url, topic, writers_first)
-    t.kafka.wait_count(topic, writers_first)
-    psql(url, "SELECT setval('skald.outbox_id', 1 << 20)")  # the next leaf: the first may go
-    first.wait_killed(60)
-    assert psql(url, "SELECT count(*) FROM skald.outbox_0")[0][0] == str(writers_first)
-    writers.add(t, url, topic, 100, first=101)
-    t.skaldd(url, settings=settings)
-    t.kafka.wait_count(topic, 200)
-    wait_until(lambda: psql(url, "SELECT count(*) FROM skald.outbox_0")[0][0] == "0", 60,
-               "the old leaf to be emptied")
-    t.check_topic(topic, expected=writers.committed(url), version=VERSION)
-
-
 @e2e("e2e.crash.python_consumer", records=EVENTS, effects=EVENTS)
 def python_consumer(t):
     """The consumer in Python, killed twice under load, with a relay that repeats."""
