@@ -77,13 +77,13 @@ for _mode in MODES:
 
 
 def restart_under_load(t, mode, how, relay_too):
-    """PostgreSQL crashes or restarts three times under load, the relay too or not."""
+    """PostgreSQL crashes or restarts twice under load, the relay too or not."""
     url, sink = t.database(), t.database()
     topic = t.topic("restart", partitions=3)
     applier(t, sink, topic)
     daemon = relay(t, url, mode)
     load = writers.Writers(t, url, topic, clients=8, rate=150)
-    for _ in range(3):
+    for _ in range(2):
         load.start()
         seen = t.kafka.count(topic)
         t.kafka.wait_count(topic, seen + 150)
@@ -105,7 +105,7 @@ def restart_under_load(t, mode, how, relay_too):
 
 for _mode in MODES:
     for _how in ("immediate", "fast"):
-        e2e("e2e.crash.postgres_%s.%s" % (_how, _mode), records=600, effects=600)(
+        e2e("e2e.crash.postgres_%s.%s" % (_how, _mode), records=450, effects=450)(
             lambda t, m=_mode, h=_how: restart_under_load(t, m, h, False))
-    e2e("e2e.crash.postgres_and_relay.%s" % _mode, records=600, effects=600)(
+    e2e("e2e.crash.postgres_and_relay.%s" % _mode, records=450, effects=450)(
         lambda t, m=_mode: restart_under_load(t, m, "immediate", True))
