@@ -154,11 +154,17 @@ check_server(struct skald__doctor *doctor, struct skald_sql *sql)
 	if (!skald__doctor_ask(sql,
 		    "SELECT current_setting('server_version_num'),"
 		    " current_setting('server_version'), current_database(), "
-		    "current_user",
-		    &rows, &err))
+		    "current_user,"
+		    " format('GRANT skald_reader TO %I;', current_user)",
+		    &rows, &err)) {
 		skald__doctor_say(
 			doctor, SKALD_VERDICT_FAIL, "server", NULL, "%s", err.text);
-	else if (skald_rows_int(rows, 0, 0, 0) < SERVER_VERSION)
+		skald_rows_free(rows);
+		return;
+	}
+	(void)skald_slice_copy(
+		skald_rows_get(rows, 0, 4), doctor->grant, sizeof(doctor->grant));
+	if (skald_rows_int(rows, 0, 0, 0) < SERVER_VERSION)
 		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "server",
 			"upgrade PostgreSQL to 13 or newer",
 			"PostgreSQL %s: 13 is needed", skald_rows_get(rows, 0, 1).data);
@@ -180,9 +186,8 @@ check_schema(struct skald__doctor *doctor, struct skald_sql *sql)
 
 	if (skald_migrate_version(sql, &have, &want, &err))
 		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "schema",
-			strcmp(err.code, "42501") == 0
-				? "GRANT skald_reader TO this role;"
-				: "skald db migrate",
+			strcmp(err.code, "42501") == 0 ? doctor->grant
+						       : "skald db migrate",
 			"%s", err.text);
 	else if (have == 0)
 		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "schema",
@@ -224,8 +229,10 @@ check_rights(struct skald__doctor *doctor, struct skald_sql *sql)
 	missing = skald_rows_int(rows, 0, 0, 4);
 	if (missing > 0) {
 		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "rights",
-			"skald db migrate, as a role that may create roles",
-			"%lld of the 4 roles of Skald do not exist", (long long)missing);
+			"skald db migrate",
+			"%lld of the 4 roles of Skald do not exist; somebody who may "
+			"create roles should run:",
+			(long long)missing);
 	} else if (!skald_rows_bool(rows, 0, 2)) {
 		char fix[160];
 
@@ -291,14 +298,16 @@ say_stopped(struct skald__doctor *doctor, const struct skald_rows *rows, unsigne
 	char fix[700];
 
 	(void)snprintf(fix, sizeof(fix),
-		"find out why; then, to begin at its first record: SELECT "
-		"skald.operator_act(action => 'consumer.reset', target => '%s/%s/%.*s', "
-		"reason => '...');",
+		"SELECT skald.operator_act(action => 'consumer.reset', target => "
+		"'%s/%s/%.*s', reason => 'looked into');",
 		group.data, topic.data, (int)strcspn(partitions.data, ","),
 		partitions.data);
 	skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "consumers", fix,
-		"%s on %s stopped at partition %s: %s", group.data, topic.data,
-		partitions.data, skald_rows_get(rows, row, 7).data);
+		"%s on %s stopped at partition %s: %s. Find out why; then, to begin at "
+		"its "
+		"first record:",
+		group.data, topic.data, partitions.data,
+		skald_rows_get(rows, row, 7).data);
 }
 
 static void
@@ -375,7 +384,7 @@ check_installation(struct skald__doctor *doctor, struct skald_sql *sql)
 		    " ON true",
 		    &rows, &err)) {
 		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "installation",
-			rows ? NULL : "GRANT skald_reader TO this role;", "%s", err.text);
+			rows ? NULL : doctor->grant, "%s", err.text);
 	} else if (!skald_rows_get(rows, 0, 0).data) {
 		if (strcmp(doctor->source, "main") == 0)
 			skald__doctor_say(doctor, SKALD_VERDICT_OK, "installation", NULL,
@@ -389,9 +398,9 @@ check_installation(struct skald__doctor *doctor, struct skald_sql *sql)
 		is_there = true;
 		if (is_main && !skald_slice_is_text(skald_rows_get(rows, 0, 0), mine))
 			skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "installation",
-				"daemon.installation; a copy: skald db adopt --reason "
-				"...",
-				"this database belongs to %s, not to %s",
+				"skald db adopt --reason copied",
+				"this database belongs to %s, not to %s. Set "
+				"daemon.installation, or, if this is a copy:",
 				skald_rows_get(rows, 0, 0).data, mine);
 		else
 			skald__doctor_say(doctor, SKALD_VERDICT_OK, "installation", NULL,
@@ -429,13 +438,12 @@ check_orchestrator(struct skald__doctor *doctor, struct skald_sql *sql)
 			"systemctl start skaldd", "none is alive: sagas stand still");
 	else if (skald_rows_int(rows, 0, 2, 0) < skald_rows_int(rows, 0, 1, 0))
 		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "orchestrator",
-			"skald doctor, in a few seconds",
-			"%s alive, %s of %s partitions served",
+			"skald doctor", "%s alive, %s of %s partitions served",
 			skald_rows_get(rows, 0, 0).data, skald_rows_get(rows, 0, 2).data,
 			skald_rows_get(rows, 0, 1).data);
 	else if (skald_rows_int(rows, 0, 3, 0) > 0)
 		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "orchestrator",
-			"the log of skaldd says why",
+			"journalctl -u skaldd -n 50",
 			"%s partitions of replies are behind: time-outs wait",
 			skald_rows_get(rows, 0, 3).data);
 	else
@@ -556,6 +564,16 @@ check_cluster(struct skald__doctor *doctor, struct skald_cluster *cluster)
 	return true;
 }
 
+static const char *
+adopt_fix(const struct skald__doctor *doctor, char *dst, size_t dst_bytes)
+{
+	char flag[80];
+
+	(void)snprintf(dst, dst_bytes, "skald db adopt --reason moved%s",
+		skald__doctor_source_flag(doctor, flag, sizeof(flag)));
+	return dst;
+}
+
 /* Where participants answer, and whose Kafka this is. */
 static void
 check_reply_topic(struct skald__doctor *doctor, struct skald_cluster *cluster,
@@ -564,6 +582,7 @@ check_reply_topic(struct skald__doctor *doctor, struct skald_cluster *cluster,
 	char id[SKALD_CLUSTER_ID_BYTES] = "";
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_rows *rows = NULL;
+	char fix[160];
 	const char *recorded;
 
 	if (!skald__doctor_ask(sql,
@@ -576,9 +595,10 @@ check_reply_topic(struct skald__doctor *doctor, struct skald_cluster *cluster,
 	recorded = skald_rows_get(rows, 0, 1).data;
 	if (recorded && !skald_cluster_is_dev(id) && strcmp(recorded, id) != 0)
 		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "cluster",
-			"kafka.bootstrap.servers; moved for good: skald db adopt "
-			"--reason ...",
-			"this database belongs to cluster %s, not to %s", recorded, id);
+			adopt_fix(doctor, fix, sizeof(fix)),
+			"this database belongs to cluster %s, not to %s. Set "
+			"kafka.bootstrap.servers, or, if it moved for good:",
+			recorded, id);
 	if (skald__doctor_topic(doctor, cluster, skald_rows_get(rows, 0, 0).data) > 0)
 		skald__doctor_say(doctor, SKALD_VERDICT_OK, "replies", NULL,
 			"%s is there", skald_rows_get(rows, 0, 0).data);

@@ -268,7 +268,7 @@ judge_slot(struct screen *screen, const struct look *look)
 	if (dropped.data && strncmp(dropped.data, "mode poll", 9) != 0) {
 		skald__age(skald_rows_get(look->relay, 0, RELAY_DROPPED_AT), text,
 			sizeof(text));
-		attend(screen, "%s: polls since %s, the slot is gone: %s", name, text,
+		attend(screen, "%s: polls since %s, does not stream: %s", name, text,
 			dropped.data);
 	}
 	if (skald_slice_is_text(mode, "wal") && state.data &&

@@ -11,6 +11,22 @@
 #define WAITING_WARN_S 60
 #define ALIVE_S        30 /* it beats while idle, too */
 
+/* clang-format off */
+/* the last column: as the first migration makes a leaf */
+static const char ring_statement[] =
+	"SELECT (SELECT count(*) FROM pg_inherits"
+	"  WHERE inhparent = to_regclass('skald.outbox'))::text,"
+	" (SELECT seqcache FROM pg_sequence"
+	"  WHERE seqrelid = to_regclass('skald.outbox_id'))::text,"
+	" (SELECT string_agg(format('CREATE TABLE skald.outbox_%1$s PARTITION OF skald.outbox FOR"
+	"   VALUES IN (%1$s) WITH (autovacuum_vacuum_insert_threshold = 200000,"
+	"   fillfactor = 100); CREATE INDEX outbox_%1$s_xid ON skald.outbox_%1$s (xid);"
+	"   ALTER TABLE skald.outbox_%1$s OWNER TO %2$I;', leaf, pg_get_userbyid(c.relowner)), ' ')"
+	"  FROM generate_series(0, 7) AS leaf, pg_class AS c"
+	"  WHERE c.oid = to_regclass('skald.outbox')"
+	"  AND to_regclass('skald.outbox_' || leaf) IS NULL)";
+/* clang-format on */
+
 static void
 check_ring(struct skald__doctor *doctor, struct skald_sql *sql)
 {
@@ -19,12 +35,7 @@ check_ring(struct skald__doctor *doctor, struct skald_sql *sql)
 	int64_t leaves;
 	int64_t cache;
 
-	if (!skald__doctor_ask(sql,
-		    "SELECT (SELECT count(*) FROM pg_inherits"
-		    " WHERE inhparent = to_regclass('skald.outbox')),"
-		    " (SELECT seqcache FROM pg_sequence"
-		    " WHERE seqrelid = to_regclass('skald.outbox_id'))",
-		    &rows, &err)) {
+	if (!skald__doctor_ask(sql, ring_statement, &rows, &err)) {
 		skald__doctor_say(
 			doctor, SKALD_VERDICT_FAIL, "outbox", NULL, "%s", err.text);
 		skald_rows_free(rows);
@@ -34,9 +45,11 @@ check_ring(struct skald__doctor *doctor, struct skald_sql *sql)
 	cache = skald_rows_int(rows, 0, 1, 1);
 	if (leaves != SKALD_OUTBOX_LEAVES)
 		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "outbox",
-			"restore the missing skald.outbox_N from a backup",
-			"%lld of %d leaves of the ring are there", (long long)leaves,
-			SKALD_OUTBOX_LEAVES);
+			skald_rows_get(rows, 0, 2).data,
+			"%lld of %d leaves of the ring are there. Restore the others "
+			"from "
+			"a backup; or, without what was in them:",
+			(long long)leaves, SKALD_OUTBOX_LEAVES);
 	else
 		skald__doctor_say(doctor, SKALD_VERDICT_OK, "outbox", NULL,
 			"all %d leaves of the ring are there", SKALD_OUTBOX_LEAVES);
@@ -99,8 +112,8 @@ check_relay(struct skald__doctor *doctor, struct skald_sql *sql)
 
 	if (!skald__doctor_ask(sql, relay_statement, &rows, &err)) {
 		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "relay",
-			rows ? "skald db migrate" : "GRANT skald_reader TO this role;",
-			"%s", rows ? "the outbox has no history yet" : err.text);
+			rows ? "skald db migrate" : doctor->grant, "%s",
+			rows ? "the outbox has no history yet" : err.text);
 		skald_rows_free(rows);
 		return;
 	}

@@ -26,9 +26,18 @@ skald__doctor_topic(
 	struct skald__doctor *doctor, struct skald_cluster *cluster, const char *topic)
 {
 	bool may_create = skald_config_bool(doctor->cli->config, "topics", "create");
+	const char *brokers =
+		skald_config_text(doctor->cli->config, "kafka", "bootstrap.servers");
 	struct skald_err err = SKALD_ERR_INIT;
+	char fix[FIX_BYTES];
 	int32_t count = 0;
 
+	(void)snprintf(fix, sizeof(fix),
+		"kafka-topics.sh --bootstrap-server %.200s --create --topic %s "
+		"--partitions "
+		"%lld",
+		brokers ? brokers : "localhost:9092", topic,
+		(long long)skald_config_int(doctor->cli->config, "topics", "partitions"));
 	if (skald_topic_partitions(cluster, topic, SKALD__DOCTOR_KAFKA_MS, &count, &err))
 		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "topics", NULL, "%s: %s",
 			topic, err.text);
@@ -36,9 +45,9 @@ skald__doctor_topic(
 		skald__doctor_say(doctor, SKALD_VERDICT_OK, "topics", NULL,
 			"%s is missing: the relay creates it", topic);
 	else if (!count)
-		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "topics",
-			"create it, or --set topics.create=true",
-			"%s is missing, and topics.create is false", topic);
+		skald__doctor_say(doctor, SKALD_VERDICT_FAIL, "topics", fix,
+			"%s is missing, and topics.create is false: its keys are parked",
+			topic);
 	return count;
 }
 
@@ -191,9 +200,8 @@ skald__doctor_topics(struct skald__doctor *doctor, struct skald_cluster *cluster
 	struct skald_rows *rows = NULL;
 
 	if (read_topics(sql, &rows, &err)) {
-		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "topics",
-			"GRANT skald_reader TO this role;", "not looked at: %s",
-			err.text);
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "topics", doctor->grant,
+			"not looked at: %s", err.text);
 		return;
 	}
 	for (unsigned r = 0; r < skald_rows_count(rows); r++) {

@@ -279,8 +279,7 @@ say_missing(struct wal *wal)
 			 "NOT NULL",
 			 &rows, &err))
 		skald__doctor_say(wal->doctor, SKALD_VERDICT_WARN, "slot", fix,
-			"given up (%s): the relay polls, and makes another once it has "
-			"caught up",
+			"none (%s): the relay polls, and makes one as soon as it can",
 			skald_rows_get(rows, 0, 0).data);
 	else
 		skald__doctor_say(wal->doctor, SKALD_VERDICT_WARN, "slot", fix,

@@ -14,6 +14,37 @@
 static const char *const verdict_names[] = { "run", "query", "pending", "duplicate",
 	"empty", "refused" };
 
+const char *
+skald__verdict_name(enum skald_verdict verdict)
+{
+	return verdict_names[verdict];
+}
+
+bool
+skald__verdict_read(struct skald_slice text, enum skald_verdict *verdict)
+{
+	for (unsigned i = 0; i < sizeof(verdict_names) / sizeof(verdict_names[0]); i++)
+		if (skald_slice_is_text(text, verdict_names[i])) {
+			*verdict = (enum skald_verdict)i;
+			return true;
+		}
+	return false;
+}
+
+/* The headers as a parameter that borrows json, which is the caller's to free. */
+static enum skald_rc
+headers_param(struct skald_headers headers, struct skald_buf *json,
+	struct skald_param *param, struct skald_err *err)
+{
+	skald_buf_init(json, HEADERS_BYTES_MAX);
+	skald_headers_json(headers, json);
+	if (json->failed)
+		return skald_fail(err, SKALD_REJECT, "skald", "SK007",
+			"headers: too large, or out of memory");
+	*param = skald_param_text(json->data);
+	return SKALD_OK;
+}
+
 static enum skald_rc
 check_conn(struct pg_conn *conn, bool wants_transaction, struct skald_err *err)
 {
@@ -38,27 +69,18 @@ skald_participate(struct pg_conn *conn, struct skald_headers headers,
 
 	if (rc)
 		return rc;
-	skald_buf_init(&json, HEADERS_BYTES_MAX);
-	skald_headers_json(headers, &json);
-	if (json.failed) {
-		rc = skald_fail(err, SKALD_REJECT, "skald", "SK007",
-			"headers: too large, or out of memory");
+	rc = headers_param(headers, &json, &params[0], err);
+	if (rc)
 		goto out;
-	}
-	params[0] = skald_param_text(json.data);
 	params[1] = skald_param_text(participant);
 	rc = skald_conn_query(conn,
 		"SELECT skald.participate(headers => $1::jsonb, participant => $2)",
 		params, 2, &rows, err);
 	if (rc)
 		goto out;
-	rc = skald_fail(err, SKALD_FATAL, "skald", "",
-		"participate: a verdict this version does not know");
-	for (unsigned i = 0; i < sizeof(verdict_names) / sizeof(verdict_names[0]); i++)
-		if (skald_slice_is_text(skald_rows_get(rows, 0, 0), verdict_names[i])) {
-			*verdict = (enum skald_verdict)i;
-			rc = SKALD_OK;
-		}
+	if (!skald__verdict_read(skald_rows_get(rows, 0, 0), verdict))
+		rc = skald_fail(err, SKALD_FATAL, "skald", "",
+			"participate: a verdict this version does not know");
 out:
 	skald_rows_free(rows);
 	skald_buf_done(&json);
@@ -77,14 +99,9 @@ skald_reply(struct pg_conn *conn, struct skald_headers headers, const char *part
 
 	if (rc)
 		return rc;
-	skald_buf_init(&json, HEADERS_BYTES_MAX);
-	skald_headers_json(headers, &json);
-	if (json.failed) {
-		rc = skald_fail(err, SKALD_REJECT, "skald", "SK007",
-			"headers: too large, or out of memory");
+	rc = headers_param(headers, &json, &params[0], err);
+	if (rc)
 		goto out;
-	}
-	params[0] = skald_param_text(json.data);
 	params[1] = skald_param_text(participant);
 	params[2] = skald_param_text(skald__outcome_name(outcome));
 	params[3] = skald_param_text(data);
@@ -135,13 +152,11 @@ skald_command_action_reply(const struct skald_command *cmd, struct pg_conn *tx,
 	struct skald_slice data;
 	enum skald_rc rc;
 
-	skald_buf_init(&json, HEADERS_BYTES_MAX);
-	skald_headers_json(skald_command_headers(cmd), &json);
-	if (json.failed) {
+	rc = headers_param(skald_command_headers(cmd), &json, &params[0], err);
+	if (rc) { /* they were small enough to come here */
 		rc = skald_fail(err, SKALD_RETRY, "skald", "53200", "out of memory");
 		goto out;
 	}
-	params[0] = skald_param_text(json.data);
 	params[1] = skald_param_text(cmd->participant);
 	rc = skald_conn_query(tx,
 		"SELECT skald.action_reply(headers => $1::jsonb, participant => $2)",

@@ -308,6 +308,8 @@ enum skald_rc skald__delivery_send_context(
 
 /* Fill d->command from its headers and value; REJECT names header and rule; class DECODE. */
 enum skald_rc skald__command_read(struct skald_delivery *d, struct skald_err *err);
+const char *skald__verdict_name(enum skald_verdict verdict);
+bool skald__verdict_read(struct skald_slice text, enum skald_verdict *verdict);
 const char *skald__outcome_name(enum skald_outcome outcome);
 void skald__reply_init(struct skald_reply *reply);
 void skald__reply_done(struct skald_reply *reply);

@@ -228,21 +228,6 @@ skald__participant_ask(struct skald_consumer *c, struct skald_delivery *d)
 	add_ask(p, d);
 }
 
-/* by enum skald_verdict */
-static const char *const verdict_names[] = { "run", "query", "pending", "duplicate",
-	"empty", "refused" };
-
-static bool
-read_verdict(struct skald_slice text, enum skald_verdict *verdict)
-{
-	for (unsigned i = 0; i < sizeof(verdict_names) / sizeof(verdict_names[0]); i++)
-		if (skald_slice_is_text(text, verdict_names[i])) {
-			*verdict = (enum skald_verdict)i;
-			return true;
-		}
-	return false;
-}
-
 static enum skald_rc
 tell(struct skald__participant *p, const struct skald_rows *rows, struct skald_err *err)
 {
@@ -251,7 +236,7 @@ tell(struct skald__participant *p, const struct skald_rows *rows, struct skald_e
 			"participant_take: %u verdicts for %u commands",
 			skald_rows_count(rows), p->asked_count);
 	for (unsigned i = 0; i < p->asked_count; i++) {
-		if (!read_verdict(skald_rows_get(rows, i, 0), &p->asked[i]->told))
+		if (!skald__verdict_read(skald_rows_get(rows, i, 0), &p->asked[i]->told))
 			return skald_fail(err, SKALD_FATAL, "skald", "",
 				"participant_take: a verdict this version does not know");
 		p->asked[i]->is_told = true;
@@ -593,7 +578,7 @@ skald__participant_call(
 	case SKALD_VERDICT_DUPLICATE:
 	case SKALD_VERDICT_EMPTY:
 	case SKALD_VERDICT_REFUSED:
-		tell_command(d, "not run", verdict_names[d->told]);
+		tell_command(d, "not run", skald__verdict_name(d->told));
 		break;
 	}
 	return SKALD_OK;

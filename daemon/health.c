@@ -117,8 +117,43 @@ add_state(struct skald_buf *body, const struct skald__loop_state *state, int64_t
 		skald_json_add_member(body, "trouble", skald_slice_text(trouble));
 }
 
+/* A gauge that the relay of the source keeps (outbox/relay_health.c): the same place. */
+static int64_t
+relay_gauge(struct skald__daemon *daemon, const char *source, const char *name)
+{
+	char labels[128];
+
+	(void)snprintf(labels, sizeof(labels), "source=\"%.100s\"", source);
+	return atomic_load(skald_metrics_at(
+		daemon->metrics, SKALD_METRIC_GAUGE, name, labels, "", 1));
+}
+
+/*
+ * What the leader of a source does. Parked keys make nobody unready, since all others
+ * flow; but whoever asks here wants to know.
+ */
 static void
-add_source(struct skald_buf *body, struct skald__source *source, int64_t now_ms)
+add_relay(struct skald_buf *body, struct skald__daemon *daemon, const char *source)
+{
+	int64_t parked = relay_gauge(daemon, source, "skald_relay_parked_keys");
+	char text[96];
+
+	skald_json_add_member(body, "mode",
+		skald_slice_text(relay_gauge(daemon, source, "skald_relay_streaming")
+					 ? "wal"
+					 : "poll"));
+	skald_json_add_member_int(body, "parked_keys", parked);
+	if (parked) {
+		(void)snprintf(text, sizeof(text),
+			"%lld keys are parked: skald outbox parked tells why",
+			(long long)parked);
+		skald_json_add_member(body, "attention", skald_slice_text(text));
+	}
+}
+
+static void
+add_source(struct skald_buf *body, struct skald__daemon *daemon,
+	struct skald__source *source, int64_t now_ms)
 {
 	struct skald__loop_state state;
 
@@ -128,6 +163,8 @@ add_source(struct skald_buf *body, struct skald__source *source, int64_t now_ms)
 		body, "source", skald_slice_text(skald__source_name(source)));
 	add_bool(body, "leader", state.is_leader);
 	add_state(body, &state, now_ms);
+	if (state.is_leader)
+		add_relay(body, daemon, skald__source_name(source));
 	skald_buf_add_text(body, "}");
 }
 
@@ -172,7 +209,7 @@ say(struct skald_http_answer *answer, struct skald__daemon *daemon, const char *
 	for (unsigned i = 0; i < daemon->source_count; i++) {
 		if (i)
 			skald_buf_add_text(body, ",");
-		add_source(body, daemon->sources[i], now_ms);
+		add_source(body, daemon, daemon->sources[i], now_ms);
 	}
 	skald_buf_add_text(body, "]");
 	if (daemon->orchestra)

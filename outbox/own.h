@@ -147,6 +147,7 @@ struct skald__wal {
 	int64_t started_at_ms;
 	char slot[64];
 	uint64_t slot_lsn; /* where a slot that was made begins */
+	char slot_xid[24]; /* whoever was under way when it was has an id below */
 	struct skald__queued *queue; /* SKALD__QUEUE_ROWS of them */
 	unsigned head, count;
 	size_t queue_bytes;
@@ -257,6 +258,9 @@ void skald__gate_reset(struct skald_relay *r);
 SKALD_MUSTUSE enum skald_rc skald__gate_ask(struct skald_relay *r, struct skald_err *err);
 SKALD_MUSTUSE enum skald_rc skald__doze(
 	struct skald_relay *r, bool is_asleep, struct skald_err *err);
+/* Whoever has a transaction id by now has one below this. */
+SKALD_MUSTUSE enum skald_rc skald__next_xid(
+	struct skald_relay *r, char dst[24], struct skald_err *err);
 
 /* --- publishing (publish.c, topics.c) ------------------------------------------------------- */
 
@@ -321,8 +325,9 @@ struct skald__parked {
 /* Arrays of relay_park's arguments, in its order. */
 enum skald__park_column {
 	SKALD__PARK_HEADS, /* topic, key, message, position, reason, code, next_ms */
-	SKALD__PARK_ROWS = SKALD__PARK_HEADS + 7, /* position, parked key, the outbox's */
-	SKALD__PARK_AGAIN = SKALD__PARK_ROWS + 17, /* id, position */
+	SKALD__PARK_ROWS =
+		SKALD__PARK_HEADS + 7, /* position, parked key, the outbox's, xid */
+	SKALD__PARK_AGAIN = SKALD__PARK_ROWS + 18, /* id, position */
 	SKALD__PARK_COLUMNS = SKALD__PARK_AGAIN + 2,
 };
 

@@ -3,8 +3,8 @@
  *
  * Rows to be parked are collected and written at the end of each slice in one statement on
  * the guard's session, fenced by the term; only then do they count as acknowledged. A row
- * is written as it was read: it needs no second look at the outbox, where in WAL mode it
- * may not be visible yet.
+ * is written as it was read; only a big payload, which would take its time there and hold
+ * up the others, is copied inside the database. In WAL mode it may not be visible yet.
  *
  * While no key waits all of this is one integer compared per row.
  */
@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -20,7 +21,10 @@
 #include "base/log.h"
 
 #define BATCH_BYTES (1024 * 1024) /* more is written before the next row is added */
-#define BIG_BYTES   (256 * 1024) /* buffers that grew further are given back */
+#define BIG_BYTES   (64 * 1024) /* of a payload that is not sent */
+#define KEPT_BYTES  (256 * 1024) /* buffers that grew further are given back */
+#define UNSEEN_MAX  100 /* tries, with a pause between */
+#define PAUSE_NS    (5 * 1000000L)
 #define TURN_MS     1000
 #define LOOK_MS     2000 /* for missing topics */
 #define TELL_MS     10000
@@ -28,7 +32,8 @@
 static const char sql_park[] =
 	"SELECT skald.relay_park($1::bigint, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, "
 	"$12,"
-	" $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
+	" $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, "
+	"$28)";
 static const char sql_parked[] =
 	"SELECT topic, key, parked_at, released_at, again_at, attempts, code"
 	" FROM skald.relay_parked($1::bigint)";
@@ -226,6 +231,11 @@ load_keys(struct skald_relay *r, const struct skald_rows *rows, struct skald_err
 		if (skald_slice_is_text(skald_rows_get(rows, i, 6), "3"))
 			skald__topics_miss(r, topic);
 	}
+	/* Where a key is being let out the topic was there: what is in it already must not
+	   be parked once more. */
+	for (unsigned i = 0; i < skald_rows_count(rows); i++)
+		if (skald_rows_get(rows, i, 3).data)
+			skald__topics_forget(r, skald_rows_get(rows, i, 0));
 	return SKALD_OK;
 }
 
@@ -314,7 +324,7 @@ begin_batch(struct skald__park *p)
 		SKALD_OID_TEXT, SKALD_OID_BYTEA, SKALD_OID_TEXT, SKALD_OID_TEXT,
 		SKALD_OID_TEXT, SKALD_OID_TEXT, SKALD_OID_BYTEA, SKALD_OID_JSONB,
 		SKALD_OID_TEXT, SKALD_OID_TEXT, SKALD_OID_TEXT, SKALD_OID_TIMESTAMPTZ,
-		/* again */ SKALD_OID_INT8, SKALD_OID_TEXT };
+		SKALD_OID_INT8, /* again */ SKALD_OID_INT8, SKALD_OID_TEXT };
 
 	for (unsigned i = 0; i < SKALD__PARK_COLUMNS; i++) {
 		if (!p->columns[i].max_bytes)
@@ -364,15 +374,23 @@ add_row(struct skald__park *p, const struct skald__row *row, struct skald_slice 
 		SKALD__COL_SOURCE, SKALD__COL_SUBJECT, SKALD__COL_CONTENT_TYPE,
 		SKALD__COL_DATA, SKALD__COL_HEADERS, SKALD__COL_CORRELATION,
 		SKALD__COL_CAUSATION, SKALD__COL_TRACEPARENT, SKALD__COL_EXPIRES };
+	const unsigned count = sizeof(order) / sizeof(order[0]);
 	struct skald_buf *to = &p->columns[SKALD__PARK_ROWS];
+	bool is_big = row->cells[SKALD__COL_DATA].bytes > BIG_BYTES;
 	char position[SKALD_POSITION_TEXT_BYTES];
 
 	skald_array_binary_add(&to[0], position_text(row->position, position));
 	skald_array_binary_add(&to[1], key);
-	for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
-		skald_array_binary_add(&to[2 + i], row->cells[order[i]]);
-		p->row_bytes += row->cells[order[i]].bytes;
+	for (unsigned i = 0; i < count; i++) {
+		struct skald_slice cell = row->cells[order[i]];
+
+		p->row_bytes += cell.bytes;
+		if (is_big && order[i] == SKALD__COL_DATA)
+			cell = SKALD_SLICE_NULL;
+		skald_array_binary_add(&to[2 + i], cell);
 	}
+	skald_array_binary_add(
+		&to[2 + count], is_big ? row->cells[SKALD__COL_XID] : SKALD_SLICE_NULL);
 }
 
 static void
@@ -445,13 +463,24 @@ static enum skald_rc
 run_park(struct skald_relay *r, const struct skald_param *params, unsigned count,
 	struct skald_rows **rows, struct skald_err *err)
 {
+	const struct timespec pause = { .tv_nsec = PAUSE_NS };
 	bool is_big = r->park.row_bytes > BATCH_BYTES;
 	enum skald_rc rc = SKALD_OK;
 
 	if (is_big)
 		rc = skald_sql_exec(r->guard, "SET statement_timeout = '60s'", err);
-	if (!rc)
+	for (unsigned tries = 0; !rc && tries < UNSEEN_MAX; tries++) {
+		if (tries)
+			(void)nanosleep(&pause, NULL);
+		skald_rows_free(*rows);
+		*rows = NULL;
 		rc = skald_sql_query(r->guard, sql_park, params, count, true, rows, err);
+		if (rc || skald_rows_get(*rows, 0, 0).data)
+			break;
+	}
+	if (!rc && !skald_rows_get(*rows, 0, 0).data)
+		rc = skald_fail(err, SKALD_RETRY, "pg", "",
+			"a message that is to be parked is not visible yet");
 	if (!rc && is_big)
 		rc = skald_sql_exec(r->guard, "SET statement_timeout = '1500ms'", err);
 	return rc;
@@ -466,7 +495,7 @@ acknowledge(struct skald_relay *r)
 	for (unsigned i = 0; i < p->row_count; i++)
 		(void)skald__window_ack(&r->window, p->ordinals[i]);
 	for (unsigned i = 0; i < SKALD__PARK_COLUMNS; i++) {
-		if (p->columns[i].room_bytes > BIG_BYTES)
+		if (p->columns[i].room_bytes > KEPT_BYTES)
 			skald_buf_done(&p->columns[i]);
 		skald_buf_clear(&p->columns[i]);
 	}

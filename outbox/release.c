@@ -133,9 +133,16 @@ skald__release_fill(struct skald_relay *r, struct skald_err *err)
 
 	if (!x->left || (x->rows && x->next < skald_rows_count(x->rows)))
 		return SKALD_OK;
-	rc = skald_sql_query(r->guard, sql_released, params, 4, true, &rows, err);
-	if (rc)
+	/* a lease is short, a payload may be long */
+	rc = skald_sql_exec(r->guard, "SET statement_timeout = '60s'", err);
+	if (!rc)
+		rc = skald_sql_query(r->guard, sql_released, params, 4, true, &rows, err);
+	if (!rc)
+		rc = skald_sql_exec(r->guard, "SET statement_timeout = '1500ms'", err);
+	if (rc) {
+		skald_rows_free(rows);
 		return rc;
+	}
 	skald_rows_free(x->rows);
 	x->rows = rows;
 	x->next = 0;

@@ -392,9 +392,12 @@ note_reply(struct skald_orchestrator *o, struct saga__inst *inst, struct saga_ev
 			inst->steps[ev->step] = SKALD_SLICE_NULL;
 		return;
 	}
-	if (has_data)
-		skald__saga_keep(o, inst, skald_saga_def_step_name(inst->def, ev->step),
-			msg->data);
+	if (!has_data)
+		return;
+	skald__saga_keep(
+		o, inst, skald_saga_def_step_name(inst->def, ev->step), msg->data);
+	inst->is_kept[ev->step] = true;
+	inst->kept_bytes += msg->data.bytes;
 }
 
 enum skald_rc
@@ -412,8 +415,7 @@ skald__saga_act(struct skald_orchestrator *o, struct saga__inst *inst,
 	for (unsigned i = 0; i < c->step_count; i++)
 		states[i] = c->steps[i].state;
 	if (msg && !msg->is_dead && msg->reply == SAGA_REPLY_SUCCESS &&
-		msg->op == SAGA_OP_ACTION && msg->data.data &&
-		!inst->steps[ev->step].data) {
+		msg->op == SAGA_OP_ACTION && msg->data.data && !inst->is_kept[ev->step]) {
 		inst->steps[ev->step] = msg->data;
 		has_data = true;
 	}

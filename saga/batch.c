@@ -235,6 +235,7 @@ read_inst(
 	inst->is_dirty = inst->is_sent = false;
 	inst->look_us = SAGA__NEVER_US;
 	inst->input = SKALD_SLICE_NULL;
+	inst->kept_bytes = 0;
 	if (skald_rows_uuid(rows, row, COL_ID, &id))
 		skald_uuid_format(id, inst->id);
 	inst->name = skald_rows_get(rows, row, COL_NAME);
@@ -273,6 +274,7 @@ open_inst(struct skald_orchestrator *o, const struct skald_rows *rows, unsigned 
 		return rc;
 	memset(inst->steps, 0,
 		skald_saga_def_step_count(inst->def) * sizeof(inst->steps[0]));
+	memset(inst->is_kept, 0, skald_saga_def_step_count(inst->def));
 	if (skald__saga_decode(skald_rows_get(rows, row, COL_STATE),
 		    skald__saga_def_plan(inst->def), &inst->v, &why)) {
 		skald_log_err(
@@ -329,7 +331,19 @@ find(struct skald_orchestrator *o, const char *id)
 
 /* --- their data ------------------------------------------------------------------------------------ */
 
-/* What commands of the saga may refer to: its input, and what steps answered. */
+static void
+want(struct saga__set *s, const struct saga__inst *inst, struct skald_slice name,
+	bool is_wanted)
+{
+	skald_array_add_text(&s->columns[0], skald_slice_text(inst->id));
+	skald_array_add_text(&s->columns[1], name);
+	skald_array_add_text(
+		&s->columns[2], is_wanted ? SKALD_SLICE_LIT("t") : SKALD_SLICE_LIT("f"));
+	s->row_count++;
+}
+
+/* The input and what steps answered: the size of each, and the text of what a command may
+   refer to. */
 static void
 want_data(struct skald_orchestrator *o, const struct saga__inst *inst)
 {
@@ -337,16 +351,13 @@ want_data(struct skald_orchestrator *o, const struct saga__inst *inst)
 
 	if (!inst->def || inst->v.core.status == SAGA_IS_FINISHED)
 		return;
-	skald_array_add_text(&s->columns[0], skald_slice_text(inst->id));
-	skald_array_add_text(&s->columns[1], SKALD_SLICE_LIT("$input"));
-	s->row_count++;
-	for (unsigned i = 0; i < inst->v.core.step_count; i++) {
-		if (inst->v.core.steps[i].action.attempts == 0)
-			continue;
-		skald_array_add_text(&s->columns[0], skald_slice_text(inst->id));
-		skald_array_add_text(&s->columns[1],
-			skald_slice_text(skald_saga_def_step_name(inst->def, i)));
-	}
+	want(s, inst, SKALD_SLICE_LIT("$input"),
+		skald__saga_def_refers_to_input(inst->def));
+	for (unsigned i = 0; i < inst->v.core.step_count; i++)
+		if (inst->v.core.steps[i].action.attempts > 0)
+			want(s, inst,
+				skald_slice_text(skald_saga_def_step_name(inst->def, i)),
+				skald__saga_def_refers(inst->def, i));
 }
 
 static void
@@ -362,16 +373,20 @@ give_data(struct skald_orchestrator *o, unsigned row)
 	inst = find(o, id);
 	if (!inst || !inst->def)
 		return;
+	inst->kept_bytes += (size_t)skald_rows_int(o->rows[2], row, 3, 0);
 	step = skald_saga_def_step(inst->def, name);
-	if (step >= 0)
-		inst->steps[step] = data;
-	else
+	if (step < 0) {
 		inst->input = data;
+		return;
+	}
+	inst->steps[step] = data;
+	inst->is_kept[step] = true;
 }
 
 static enum skald_rc
 load_data(struct skald_orchestrator *o, struct skald_err *err)
 {
+	struct skald_param params[3];
 	enum skald_rc rc;
 
 	skald__saga_set_begin(&o->done, 4);
@@ -379,15 +394,14 @@ load_data(struct skald_orchestrator *o, struct skald_err *err)
 		want_data(o, &o->insts[i]);
 	if (o->done.row_count == 0)
 		return SKALD_OK;
-	skald_array_end(&o->done.columns[0]);
-	skald_array_end(&o->done.columns[1]);
-	struct skald_param params[] = { skald_param_text(o->done.columns[0].data),
-		skald_param_text(o->done.columns[1].data) };
-
+	for (unsigned i = 0; i < 3; i++) {
+		skald_array_end(&o->done.columns[i]);
+		params[i] = skald_param_text(o->done.columns[i].data);
+	}
 	rc = skald_sql_query(o->sql,
-		"SELECT saga_id, name, data FROM skald.orchestrator_look($1::uuid[],"
-		" $2::text[])",
-		params, 2, false, &o->rows[2], err);
+		"SELECT saga_id, name, data, bytes FROM"
+		" skald.orchestrator_look($1::uuid[], $2::text[], $3::boolean[])",
+		params, 3, false, &o->rows[2], err);
 	for (unsigned i = 0; !rc && i < skald_rows_count(o->rows[2]); i++)
 		give_data(o, i);
 	return rc;
@@ -409,13 +423,9 @@ begin_saga(struct skald_orchestrator *o, struct saga__inst *inst, struct skald_e
 static bool
 is_too_much(const struct saga__inst *inst, const struct saga__msg *msg, unsigned step)
 {
-	size_t bytes = inst->input.bytes + msg->data.bytes;
-
-	if (msg->is_dead || msg->op != SAGA_OP_ACTION || inst->steps[step].data)
+	if (msg->is_dead || msg->op != SAGA_OP_ACTION || inst->is_kept[step])
 		return false;
-	for (unsigned i = 0; i < inst->v.core.step_count; i++)
-		bytes += inst->steps[i].bytes;
-	return bytes > SKALD_SAGA_DATA_BYTES_MAX;
+	return inst->kept_bytes + msg->data.bytes > SKALD_SAGA_DATA_BYTES_MAX;
 }
 
 static enum skald_rc

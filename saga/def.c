@@ -351,6 +351,19 @@ skald__saga_def_key(const struct skald_saga_def *def, unsigned step)
 	return def->steps[step].key;
 }
 
+bool
+skald__saga_def_refers(const struct skald_saga_def *def, unsigned step)
+{
+	SKALD_ASSERT(step < def->plan.step_count);
+	return saga_set_has(&def->referred, step);
+}
+
+bool
+skald__saga_def_refers_to_input(const struct skald_saga_def *def)
+{
+	return def->refers_to_input;
+}
+
 enum saga_render
 skald__saga_def_render(const struct skald_saga_def *def, unsigned step, enum saga_op op,
 	const struct saga_data *data, struct skald_buf *out, const char **missing)

@@ -29,6 +29,8 @@ struct skald_saga_def {
 	char hash[SKALD_SAGA_HASH_TEXT_BYTES];
 	struct saga_template output; /* no pieces: none */
 	struct saga_def_step *steps; /* plan.step_count */
+	struct saga_set referred; /* steps whose answers some template has a path to */
+	bool refers_to_input;
 	struct saga_plan plan;
 };
 
@@ -39,6 +41,10 @@ const struct saga_command *skald__saga_def_command(
 /* The path of the ordering key, NULL: the saga's id. */
 const struct saga_path *skald__saga_def_key(
 	const struct skald_saga_def *def, unsigned step);
+
+/* Does any path lead to what the step answered? Others need not be loaded. */
+bool skald__saga_def_refers(const struct skald_saga_def *def, unsigned step);
+bool skald__saga_def_refers_to_input(const struct skald_saga_def *def);
 
 /* Render a command's data; on MISSING *missing is the path (of the definition). */
 enum saga_render skald__saga_def_render(const struct skald_saga_def *def, unsigned step,

@@ -28,14 +28,18 @@ check_target(struct check *ck, struct saga_path *path)
 			"waits are not in this release");
 		return;
 	}
+	if (path->root == SAGA_ROOT_INPUT)
+		ck->def->refers_to_input = true;
 	if (path->root != SAGA_ROOT_STEPS)
 		return;
 	step = -1;
 	for (unsigned i = 0; i < ck->def->plan.step_count && step < 0; i++)
 		if (strcmp(ck->def->steps[i].name, path->step_name) == 0)
 			step = (int)i;
-	if (step >= 0)
+	if (step >= 0) {
 		path->step = (unsigned)step;
+		saga_set_add(&ck->def->referred, (unsigned)step);
+	}
 	if (step < 0 && !ck->has_foreign)
 		skald__check_fault(ck, "a path leads to a step of this definition",
 			"no step is named %.63s", path->step_name);

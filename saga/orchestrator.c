@@ -26,7 +26,9 @@
 #define BEAT_MS      500
 #define REPLAY_MS    500 /* a person waits for it */
 #define DUE_MIN_MS   2 /* between looks at what is due: while there is work, */
+#define DUE_SOON_MS  8 /* within DUE_WARM_MS of it: the next start is not far, */
 #define DUE_MAX_MS   25 /* and when idle */
+#define DUE_WARM_MS  1000
 
 /* --- what others see ----------------------------------------------------------------------- */
 
@@ -364,6 +366,23 @@ is_due(struct skald_orchestrator *o, int64_t now_ms)
 	return due;
 }
 
+/* When to ask again. */
+static void
+wait_for_due(struct skald_orchestrator *o, int64_t now_ms, bool worked)
+{
+	int64_t most_ms;
+
+	if (worked)
+		o->worked_at_ms = now_ms;
+	else if (now_ms < o->due_at_ms)
+		return;
+	most_ms = now_ms - o->worked_at_ms < DUE_WARM_MS ? DUE_SOON_MS : DUE_MAX_MS;
+	o->due_wait_ms = worked ? DUE_MIN_MS : 2 * o->due_wait_ms;
+	if (o->due_wait_ms > most_ms)
+		o->due_wait_ms = most_ms;
+	o->due_at_ms = now_ms + o->due_wait_ms;
+}
+
 static bool
 turn_batch(struct skald_orchestrator *o, int64_t now_ms)
 {
@@ -388,13 +407,7 @@ turn_batch(struct skald_orchestrator *o, int64_t now_ms)
 					 RETRY_MAX_MS);
 	}
 out:
-	if (worked)
-		o->due_wait_ms = DUE_MIN_MS;
-	else if (now_ms >= o->due_at_ms)
-		o->due_wait_ms =
-			o->due_wait_ms * 2 > DUE_MAX_MS ? DUE_MAX_MS : o->due_wait_ms * 2;
-	if (worked || now_ms >= o->due_at_ms)
-		o->due_at_ms = now_ms + o->due_wait_ms;
+	wait_for_due(o, now_ms, worked);
 	return worked;
 }
 

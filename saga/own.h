@@ -143,8 +143,10 @@ struct saga__inst {
 	struct saga__vector v;
 	char reason_code[SAGA__CODE_BYTES];
 	char reason_text[SAGA__TEXT_BYTES];
-	struct skald_slice input;
-	struct skald_slice steps[SAGA_STEPS_MAX];
+	struct skald_slice input; /* as far as somebody refers to it, */
+	struct skald_slice steps[SAGA_STEPS_MAX]; /* and what each step answered */
+	size_t kept_bytes; /* all that is stored of it */
+	bool is_kept[SAGA_STEPS_MAX];
 };
 
 /* --- store.c -------------------------------------------------------------------------------- */
@@ -224,7 +226,7 @@ struct skald_orchestrator {
 	struct skald_kafka_consumer *kafka;
 	int64_t connect_at_ms, join_at_ms, beat_at_ms, due_at_ms, retry_at_ms;
 	unsigned connect_tries;
-	int64_t due_wait_ms;
+	int64_t due_wait_ms, worked_at_ms;
 	bool was_connected, has_identity, is_dev, has_trouble;
 	unsigned failed_count; /* batches in a row, not by conflict */
 

@@ -10,6 +10,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/log.h"
+
 #define SWEEP_MAX     200 /* some 2,000 rows: a batch waits for it */
 #define SWEEP_NEXT_MS 50 /* while there are more */
 #define SWEEP_IDLE_MS 10000
@@ -20,6 +22,7 @@ skald__saga_sweep(struct skald_orchestrator *o, int64_t now_ms, struct skald_err
 	char retention[32], max[24];
 	struct skald_param params[2];
 	struct skald_rows *rows = NULL;
+	int64_t count;
 	enum skald_rc rc;
 
 	if (o->conf.retention_ms <= 0 || !o->sql || now_ms < o->sweep_at_ms ||
@@ -33,7 +36,10 @@ skald__saga_sweep(struct skald_orchestrator *o, int64_t now_ms, struct skald_err
 	rc = skald_sql_query(o->sql,
 		"SELECT skald.orchestrator_sweep($1::interval, $2::int)", params, 2,
 		false, &rows, err);
-	if (!rc && skald_rows_int(rows, 0, 0, 0) >= SWEEP_MAX)
+	count = rc ? 0 : skald_rows_int(rows, 0, 0, 0);
+	if (count > 0)
+		skald_log(SKALD_LOG_DEBUG, "swept finished sagas count=%" PRId64, count);
+	if (count >= SWEEP_MAX)
 		o->sweep_at_ms = now_ms + SWEEP_NEXT_MS;
 	skald_rows_free(rows);
 	return rc;

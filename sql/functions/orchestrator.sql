@@ -168,14 +168,18 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE OR REPLACE FUNCTION skald.orchestrator_look(p_ids uuid[], p_names text[])
-RETURNS TABLE (saga_id uuid, name text, data text)
+-- What is stored of sagas: its size, and its text where that is wanted.
+DROP FUNCTION IF EXISTS skald.orchestrator_look(uuid[], text[]);
+CREATE OR REPLACE FUNCTION skald.orchestrator_look(p_ids uuid[], p_names text[],
+    p_wanted boolean[] DEFAULT NULL)
+RETURNS TABLE (saga_id uuid, name text, data text, bytes int)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-    RETURN QUERY SELECT d.saga_id, d.name, d.data
-      FROM unnest(p_ids, p_names) AS u(id, name)
+    RETURN QUERY SELECT d.saga_id, d.name,
+           CASE WHEN u.is_wanted IS NOT FALSE THEN d.data END, octet_length(d.data)
+      FROM unnest(p_ids, p_names, p_wanted) AS u(id, name, is_wanted)
       JOIN skald.saga_data d ON d.saga_id = u.id AND d.name = u.name;
 END $$;
 

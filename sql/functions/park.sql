@@ -50,7 +50,8 @@ END $$;
 
 -- Rows that wait, all in one transaction: heads (why a key begins to wait, or does again),
 -- rows as the relay read them, and rows that were let out and are parked again. A row that
--- is parked already is left alone: the relay came by a second time.
+-- is parked already is left alone: the relay came by a second time. A big payload is not
+-- sent: r_xid is not NULL, and it is taken from the outbox. NULL: it is not visible there yet.
 CREATE OR REPLACE FUNCTION skald.relay_park(my_term bigint,
     h_topic text[], h_key bytea[], h_message text[], h_position text[], h_reason text[],
     h_code text[], h_next_ms bigint[],
@@ -58,13 +59,21 @@ CREATE OR REPLACE FUNCTION skald.relay_park(my_term bigint,
     r_at timestamptz[], r_topic text[], r_key bytea[], r_type text[], r_source text[],
     r_subject text[], r_content_type text[], r_data bytea[], r_headers jsonb[],
     r_correlation text[], r_causation text[], r_traceparent text[], r_expires timestamptz[],
-    a_id bigint[], a_position text[])
+    r_xid bigint[], a_id bigint[], a_position text[])
 RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
     IF NOT skald.park_fence(my_term) THEN
         RETURN false;
+    END IF;
+    IF EXISTS (SELECT FROM unnest(r_id, r_xid) AS r (id, xid)
+        WHERE r.xid IS NOT NULL
+            AND NOT EXISTS (SELECT FROM skald.outbox AS o
+                WHERE o.xid = r.xid::text::xid8 AND o.id = r.id)
+            AND NOT EXISTS (SELECT FROM skald.parked_message AS m WHERE m.id = r.id)) THEN
+        RETURN NULL;
     END IF;
     INSERT INTO skald.parked_key AS k (kind, place, topic, key, head_message_id, waiting,
         next_at, reason, code, parked_at)
@@ -83,9 +92,17 @@ BEGIN
         INSERT INTO skald.parked_message (position, parked_key, id, message_id, at, topic,
             key, type, source, subject, content_type, data, headers, correlation_id,
             causation_id, traceparent, expires_at)
-        SELECT * FROM unnest(r_position, r_parked_key, r_id, r_message_id, r_at, r_topic,
-            r_key, r_type, r_source, r_subject, r_content_type, r_data, r_headers,
-            r_correlation, r_causation, r_traceparent, r_expires)
+        SELECT r.position, r.parked_key, r.id, r.message_id, r.at, r.topic, r.key, r.type,
+            r.source, r.subject, r.content_type, coalesce(r.data, o.data), r.headers,
+            r.correlation, r.causation, r.traceparent, r.expires
+            FROM unnest(r_position, r_parked_key, r_id, r_message_id, r_at, r_topic, r_key,
+                r_type, r_source, r_subject, r_content_type, r_data, r_headers,
+                r_correlation, r_causation, r_traceparent, r_expires, r_xid)
+                AS r (position, parked_key, id, message_id, at, topic, key, type, source,
+                    subject, content_type, data, headers, correlation, causation,
+                    traceparent, expires, xid)
+            LEFT JOIN LATERAL (SELECT t.data FROM skald.outbox AS t
+                WHERE t.xid = r.xid::text::xid8 AND t.id = r.id) AS o ON r.xid IS NOT NULL
         ON CONFLICT (id) DO NOTHING
         RETURNING topic, parked_key),
     counted AS (SELECT topic, parked_key, count(*) AS count FROM new GROUP BY 1, 2)

@@ -179,7 +179,7 @@ def outage(t, limit):
 def outage_with_slot_limit(t):
     """Kafka away and [relay] slot_limit: the slot is shed before pg_wal outgrows its bound;
     when Kafka is back everything arrives, once, and the relay streams again by itself."""
-    found, k, url, sink, topic, load, daemon = outage(t, "%dMB" % LIMIT_MB)
+    found, k, url, sink, topic, load, daemon = outage(t, "%dMiB" % LIMIT_MB)
     check.require_none(found, "pg_wal")
     assert slot_state(url) is None and mode_of(url) == "poll", (slot_state(url), mode_of(url))
     k.restart(1)

@@ -209,6 +209,112 @@ makes_no_topic_by_sending(void)
 	skald_cluster_close(cluster);
 }
 
+static bool
+make_compacted(const char *topic)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_new();
+	rd_kafka_NewTopic_t *made;
+	rd_kafka_event_t *event = NULL;
+	rd_kafka_queue_t *queue;
+	rd_kafka_t *rk;
+	char text[200];
+	bool is_done;
+
+	made = rd_kafka_NewTopic_new(topic, 1, -1, text, sizeof(text));
+	rd_kafka_NewTopic_set_config(made, "cleanup.policy", "compact");
+	rd_kafka_conf_set(conf, "bootstrap.servers", bootstrap, NULL, 0);
+	rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof(text));
+	queue = rd_kafka_queue_new(rk);
+	rd_kafka_CreateTopics(rk, &made, 1, NULL, queue);
+	event = rd_kafka_queue_poll(queue, 10000);
+	is_done = event && !rd_kafka_event_error(event);
+	rd_kafka_event_destroy(event);
+	rd_kafka_queue_destroy(queue);
+	rd_kafka_NewTopic_destroy(made);
+	rd_kafka_destroy(rk);
+	return is_done && make_topic(topic, 1); /* waits for its leader */
+}
+
+#define MANY   4000
+#define GUILTY 3500
+
+struct prefix {
+	uint64_t next; /* everything below is acknowledged, or its refusal settled */
+	uint64_t rejected;
+	bool in_order;
+};
+
+static void
+on_report(uint64_t tag, enum skald_rc rc, const struct skald_err *err, void *ctx)
+{
+	struct prefix *x = ctx;
+
+	(void)err;
+	if (rc == SKALD_REJECT)
+		x->rejected = tag;
+	if (rc != SKALD_OK)
+		return;
+	x->in_order = x->in_order && tag == x->next;
+	x->next = tag + 1;
+}
+
+/* Until all is sent and acknowledged, or the producer is dead. */
+static void
+send_from(struct skald_producer *p, const char *topic, struct prefix *x)
+{
+	int64_t until_ms = skald_mono_ms() + 20000;
+	struct skald_err err = SKALD_ERR_INIT;
+	uint64_t sent = x->next;
+
+	while (x->next < MANY && !skald_producer_is_dead(p, NULL) &&
+		skald_mono_ms() < until_ms) {
+		struct pollfd fd = { .fd = skald_producer_fd(p), .events = POLLIN };
+		bool full = false;
+
+		while (sent < MANY && !full) {
+			struct skald_record r = { .topic = topic, .tag = sent };
+
+			r.value = SKALD_SLICE_LIT("value");
+			if (sent != GUILTY)
+				r.key = SKALD_SLICE_LIT("key");
+			if (skald_producer_send(p, &r, &full, &err))
+				return;
+			sent += !full;
+		}
+		poll(&fd, 1, 10);
+		skald_producer_serve(p, on_report, x);
+	}
+}
+
+/* A record without a key in a compacted topic, far behind in a big batch. */
+static void
+finds_the_guilty_in_few_round_trips(void)
+{
+	const char *topic = new_topic("compacted");
+	struct prefix x = { .rejected = UINT64_MAX, .in_order = true };
+	struct skald_err err = SKALD_ERR_INIT;
+	int64_t began_ms, took_ms;
+	unsigned producers = 0;
+
+	CU_ASSERT_FATAL(make_compacted(topic));
+	began_ms = skald_mono_ms();
+	while (x.rejected == UINT64_MAX && producers < 10) {
+		struct skald_producer *p = NULL;
+
+		CU_ASSERT_EQUAL_FATAL(
+			skald_producer_create(&p, props, "guilty", &err), SKALD_OK);
+		producers++;
+		send_from(p, topic, &x);
+		skald_producer_destroy(p);
+	}
+	took_ms = skald_mono_ms() - began_ms;
+	printf("(%u producers, %lld ms) ", producers, (long long)took_ms);
+	CU_ASSERT_EQUAL(x.rejected, GUILTY);
+	CU_ASSERT_EQUAL(x.next, GUILTY);
+	CU_ASSERT(x.in_order);
+	CU_ASSERT(producers <= 5);
+}
+
 /* --- consumer ------------------------------------------------------------------------------ */
 
 struct member {
@@ -463,6 +569,7 @@ main(void)
 		CHECK(tells_what_a_topic_is_set_to),
 		CHECK(carries_records),
 		CHECK(makes_no_topic_by_sending),
+		CHECK(finds_the_guilty_in_few_round_trips),
 		CHECK(consumes),
 		CHECK(consumes_the_largest),
 		CHECK(stops_out_of_range),

@@ -12,21 +12,31 @@ from skaldtest.pg import Cluster, psql
 WAL = ("--set", "relay.mode=wal")
 
 
-class Doctor(unittest.TestCase):
-    """A server as PostgreSQL comes: wal_level replica, and a login without REPLICATION."""
+class Case(unittest.TestCase):
+    """A migrated database of its own, and a login that is an operator, without REPLICATION."""
+
+    SETTINGS = {}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.pg = Cluster(settings=cls.SETTINGS).create()
+        cls.addClassCleanup(cls.pg.destroy)
+        cls.pg.sql("CREATE ROLE \"Shop\" LOGIN")
 
     def setUp(self):
-        self.pg = Cluster(settings={"wal_level": "replica", "max_replication_slots": "2",
-                                    "max_wal_senders": "4"}).create()
-        self.addCleanup(self.pg.destroy)
-        self.admin = self.pg.create_database("orders")
+        self.admin = self.pg.create_database()
+        self.name = self.admin.rsplit("/", 1)[1]
         self.assertEqual(skald("db", "migrate", url=self.admin).code, 0)
-        self.sql("CREATE ROLE \"Shop\" LOGIN IN ROLE skald_operator, skald_daemon")
-        self.url = self.pg.url("orders", "Shop")
-        self.stream = self.sql("SELECT stream FROM skald.relay")[0][0]
-        self.sql("REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text),"
+        self.sql("GRANT skald_operator, skald_daemon TO \"Shop\";"
+                 "REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text),"
                  " pg_logical_emit_message(boolean, text, bytea) FROM PUBLIC;"
                  "UPDATE skald.relay SET heartbeat_at = clock_timestamp()")
+        self.url = self.pg.url(self.name, "Shop")
+        self.stream = self.sql("SELECT stream FROM skald.relay")[0][0]
+
+    def tearDown(self):
+        self.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                 " WHERE NOT active")
 
     def sql(self, script):
         return psql(self.admin, script)
@@ -72,7 +82,11 @@ class Doctor(unittest.TestCase):
         self.assertFalse([x for x in self.found(check, flags) if words in x["message"]],
                          there[0]["fix"])
 
-    # -- the whole ------------------------------------------------------------------------
+
+class Everything(Case):
+    """A server as PostgreSQL comes, and more."""
+
+    SETTINGS = {"wal_level": "replica", "max_replication_slots": "2", "max_wal_senders": "4"}
 
     def test_everything_wrong_is_named_and_every_fix_works(self):
         self.sql("ALTER SEQUENCE skald.outbox_id CACHE 20;"
@@ -119,10 +133,24 @@ class Doctor(unittest.TestCase):
         self.assertFalse(set(dict(wrong)) - {x["check"] for x in self.lines})
         self.assertEqual(self.sql("SELECT last_value IS NOT NULL FROM skald.outbox_id"), [["t"]])
 
+
+class Server(Case):
+    SETTINGS = {"wal_level": "replica"}
+
     def test_mode_poll_needs_nothing_of_it(self):
         checks = [x["check"] for x in self.look()]
         self.assertEqual(checks, [])
         self.assertNotIn("wal_level", [x["check"] for x in self.lines])
+
+    def test_a_login_without_rights(self):
+        self.sql('CREATE ROLE "No Body" LOGIN')
+        self.url = self.pg.url(self.name, "No%20Body")
+        self.repair("schema", "permission denied", ())
+        there = self.look()
+        self.assertEqual([(x["check"], x["fix"]) for x in there],
+                         [("rights", 'GRANT skald_operator TO "No Body";')])
+        self.paste(there[0]["fix"])
+        self.assertEqual(self.look(), [])
 
     # -- the publication -------------------------------------------------------------------
 
@@ -140,20 +168,44 @@ class Doctor(unittest.TestCase):
             self.repair("publication", "leaves out rows or columns")
             self.assertTrue(self.is_ok("publication"))
 
-    # -- the slot --------------------------------------------------------------------------
+    def test_limits_that_contradict(self):
+        self.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'")
+        self.sql("SELECT pg_reload_conf()")
+        flags = WAL + ("--set", "relay.slot_limit=2GiB")
+        self.repair("wal kept", "below relay.slot_limit", flags)
+        self.assertTrue(self.is_ok("wal kept", flags))
+
+    # -- the gate ---------------------------------------------------------------------------
+
+    def test_gate(self):
+        gate = ("--set", "relay.gate=near,far")
+        self.repair("gate", "may not see", gate)
+        there = self.found("gate", gate)
+        self.assertEqual([x["message"].split()[4] for x in there], ["application_name"] * 2)
+        self.assertEqual([x["fix"] for x in there],
+                         ["skaldd --set relay.gate=far", "skaldd --set relay.gate=near"])
+        self.assertFalse(self.found("gate", ("--set", "relay.gate=")))
+
+    def test_other_sources_have_their_own(self):
+        pay = self.pg.create_database()
+        self.assertEqual(skald("db", "migrate", url=pay).code, 0)
+        flags = ("--set", "source.pay.url=" + pay, "--set", "source.pay.mode=wal",
+                 "--set", "source.pay.gate=far")
+        there = self.look(*flags)
+        self.assertEqual([x["source"] for x in there if x["check"] == "wal_level"], ["pay"])
+        gate = [x for x in there if x["check"] == "gate"]
+        self.assertEqual([(x["source"], x["fix"]) for x in gate],
+                         [("pay", "skaldd --set source.pay.gate=")])
+
+
+class Slots(Case):
+    SETTINGS = {"wal_level": "logical"}
 
     def make_slot(self, name=None, plugin="pgoutput"):
         self.sql("SELECT pg_create_logical_replication_slot('%s', '%s')"
                  % (name or "skald_" + self.stream, plugin))
 
-    def logical(self):
-        self.sql("ALTER SYSTEM SET wal_level = logical")
-        self.sql("ALTER SYSTEM SET max_replication_slots = 8")
-        self.restart()
-        self.sql("UPDATE skald.relay SET heartbeat_at = clock_timestamp()")
-
     def test_publication_younger_than_the_slot(self):
-        self.logical()
         self.sql("DROP PUBLICATION IF EXISTS skald_outbox")
         self.make_slot()
         self.repair("publication", "there is no publication")
@@ -165,7 +217,6 @@ class Doctor(unittest.TestCase):
 
     def test_table_added_after_the_slot(self):
         """Inserts before that would be left out without a word."""
-        self.logical()
         self.sql("DROP PUBLICATION IF EXISTS skald_outbox;"
                  "CREATE PUBLICATION skald_outbox WITH (publish = 'insert',"
                  " publish_via_partition_root = true)")
@@ -174,12 +225,10 @@ class Doctor(unittest.TestCase):
         self.repair("slot", "older than the publication")
 
     def test_slot_of_another_kind(self):
-        self.logical()
         self.make_slot(plugin="test_decoding")
         self.repair("slot", "not of pgoutput")
 
     def test_slot_that_nobody_reads(self):
-        self.logical()
         self.make_slot()
         self.repair("slot", "nobody streams any more", ())
         self.make_slot()
@@ -193,7 +242,6 @@ class Doctor(unittest.TestCase):
         self.repair("slot", "has no more", ())
 
     def test_slot_that_is_read(self):
-        self.logical()
         self.make_slot()
         with subprocess.Popen(
                 ["pg_recvlogical", "-d", self.admin, "-S", "skald_" + self.stream, "--start",
@@ -216,7 +264,6 @@ class Doctor(unittest.TestCase):
         wait_until(lambda: self.sql(query) == [[value]], 20, query)
 
     def test_slot_gone_or_given_up(self):
-        self.logical()
         self.sql("UPDATE skald.relay SET mode = 'wal', acked_lsn = pg_current_wal_lsn()")
         there = self.found("slot", ())[0]
         self.assertEqual(there["status"], "fail")
@@ -227,7 +274,6 @@ class Doctor(unittest.TestCase):
         self.assertEqual((there["status"], "it held 10 GiB" in there["message"]), ("warn", True))
 
     def test_lost_slot(self):
-        self.logical()
         self.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
         self.sql("ALTER SYSTEM SET max_wal_size = '64MB'")
         self.sql("SELECT pg_reload_conf()")
@@ -235,36 +281,6 @@ class Doctor(unittest.TestCase):
         for _ in range(6):
             self.sql("SELECT pg_switch_wal(); SELECT txid_current(); CHECKPOINT")
         self.repair("slot", "is lost")
-
-    def test_limits_that_contradict(self):
-        self.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'")
-        self.sql("SELECT pg_reload_conf()")
-        flags = WAL + ("--set", "relay.slot_limit=2GiB")
-        self.repair("wal kept", "below relay.slot_limit", flags)
-        self.assertTrue(self.is_ok("wal kept", flags))
-
-    # -- the gate ---------------------------------------------------------------------------
-
-    def test_gate(self):
-        gate = ("--set", "relay.gate=near,far")
-        self.repair("gate", "may not see", gate)
-        there = self.found("gate", gate)
-        self.assertEqual([x["message"].split()[4] for x in there], ["application_name"] * 2)
-        self.assertEqual([x["fix"] for x in there],
-                         ["skaldd --set relay.gate=far", "skaldd --set relay.gate=near"])
-        self.assertFalse(self.found("gate", ("--set", "relay.gate=")))
-
-    def test_other_sources_have_their_own(self):
-        pay = self.pg.create_database("pay")
-        self.assertEqual(skald("db", "migrate", url=pay).code, 0)
-        flags = ("--set", "source.pay.url=" + pay, "--set", "source.pay.mode=wal",
-                 "--set", "source.pay.gate=far")
-        there = self.look(*flags)
-        self.assertEqual([x["source"] for x in there if x["check"] == "wal_level"], ["pay"])
-        gate = [x for x in there if x["check"] == "gate"]
-        self.assertEqual([(x["source"], x["fix"]) for x in gate],
-                         [("pay", "skaldd --set source.pay.gate=")])
-
 
 if __name__ == "__main__":
     kit.main()

@@ -62,12 +62,18 @@ class Database(kit.Case):
         self.sql("ALTER SEQUENCE skald.outbox_id CACHE 20; DROP TABLE skald.outbox_5", url)
         checks = {x["check"]: x for x in skald("doctor", "--json", url=url).lines()}
         self.assertIn("7 of 8 leaves", checks["outbox"]["message"])
-        self.sql("CREATE TABLE skald.outbox_5 PARTITION OF skald.outbox FOR VALUES IN (5);"
-                 "UPDATE skald.relay SET heartbeat_at = now() - interval '10 min'", url)
+        self.sql(checks["outbox"]["fix"], url)
+        self.sql("UPDATE skald.relay SET heartbeat_at = now() - interval '10 min'", url)
         answer = skald("doctor", "--json", url=url)
         checks = {x["check"]: x for x in answer.lines()}
         self.assertIn("caches 20", checks["sequence"]["message"])
         self.assertIn("CACHE 1", checks["sequence"]["fix"])
+        self.assertEqual(checks["outbox"]["status"], "ok")
+        self.assertEqual(self.sql("SELECT count(DISTINCT (relowner, reloptions)) FROM pg_class"
+                                  " WHERE relname ~ '^outbox_[0-7]$'", url), [["1"]])
+        self.assertEqual(self.sql("SELECT count(*) FROM pg_indexes WHERE indexname ~"
+                                  " '^outbox_[0-7]_xid$' AND schemaname = 'skald'", url),
+                         [["8"]])
         self.assertEqual(checks["relay"]["status"], "fail")
         self.assert_narrow(skald("doctor", url=url).out)
 

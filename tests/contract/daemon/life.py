@@ -66,6 +66,27 @@ class Life(unittest.TestCase):
     def add(self, url):
         psql(url, "SELECT skald.outbox_add('shop.orders', 'k', 't', '{}')")
 
+    # -- what the relay does -------------------------------------------------------------------
+
+    def relay(self, p):
+        return self.readyz(p)[1]["relays"][0]
+
+    def test_readyz_tells_mode_and_parked_keys(self):
+        """A topic that is missing keeps its keys waiting, nobody else and not the daemon."""
+        pg = self.cluster()
+        url = self.migrated(pg, "orders")
+        p = self.daemon("skaldd", url, self.broker(), settings={
+            "topics.create": "false", "relay.mode": "wal"}).start()
+        p.wait_ready(60)
+        wait_until(lambda: self.relay(p)["mode"] == "wal", 30, "the relay to stream")
+        self.assertEqual(self.relay(p)["parked_keys"], 0)
+        self.assertNotIn("attention", self.relay(p))
+        self.add(url)
+        wait_until(lambda: self.relay(p)["parked_keys"] == 1, 30, "the key to be parked")
+        self.assertIn("skald outbox parked", self.relay(p)["attention"])
+        self.assertEqual(self.readyz(p)[0], 200)
+        self.assertIn('skald_relay_parked_keys{source="main"} 1', p.http("/metrics")[1])
+
     # -- outages ---------------------------------------------------------------------------
 
     def test_it_starts_before_everything_else(self):

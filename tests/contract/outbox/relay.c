@@ -234,6 +234,7 @@ a_dead_producer_is_replaced_without_a_gap(void)
 	struct kit_records all;
 	struct kit_findings f;
 	struct kit_relay r;
+	int64_t parked;
 
 	kit_one_in_flight = true;
 	kit_relay_start(&r, "dead", 0);
@@ -247,11 +248,17 @@ a_dead_producer_is_replaced_without_a_gap(void)
 		10, 1); /* message too large: the batch fails, a gap would follow */
 	kit_add_numbered(sql, "dead", 2001, 4000);
 	CU_ASSERT(kit_wait_relayed(sql));
+	/* it may have been one record, which is parked then, and tried again */
+	CU_ASSERT(kit_wait(sql, "SELECT count(*) FROM skald.parked_key", 0));
+	CU_ASSERT(kit_wait_relayed(sql));
 	CU_ASSERT(kit_metric(&r, "skald_relay_rebuilds_total") >= 2);
 	kit_relay_stop(&r);
 	all = kit_read("dead");
 	f = kit_inspect(&all);
-	CU_ASSERT_EQUAL(f.messages, 4000);
+	/* a record that was refused all alone is parked with its key */
+	parked = pg_int(sql, "SELECT count(*) FROM skald.parked_message");
+	printf("(%d published, %d parked) ", (int)f.messages, (int)parked);
+	CU_ASSERT_EQUAL(f.messages + parked, 4000);
 	CU_ASSERT_EQUAL(f.moved, 0);
 	CU_ASSERT_EQUAL(f.fallen, 0);
 	kit_free(&all);

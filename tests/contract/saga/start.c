@@ -181,6 +181,19 @@ twenty_callers_one_saga(void)
 }
 
 static void
+what_nobody_refers_to_is_weighed_only(void)
+{
+	pg_exec(sql, "SELECT skald.saga_start('order', 'heavy', '{\"a\": \"bc\"}')");
+	CHECK_TEXT(
+		pg_text(sql, "SELECT string_agg(concat_ws(' ', l.name, l.data, l.bytes),"
+			     " '; ' ORDER BY w) FROM skald.saga AS s, unnest(ARRAY[true,"
+			     " false]) AS w, skald.orchestrator_look(ARRAY[s.id, s.id],"
+			     " ARRAY['$input', 'reserve'], ARRAY[w, w]) AS l"
+			     " WHERE key = 'heavy'"),
+		"$input 11; $input {\"a\": \"bc\"} 11");
+}
+
+static void
 misuse_has_its_code(void)
 {
 	CHECK_TEXT(refusal("SELECT skald.saga_start('Order', 'k', '{}')"), "SK001");
@@ -251,7 +264,8 @@ main(void)
 {
 	static const struct check_case cases[] = { CHECK(one_row_and_its_input),
 		CHECK(the_again_matrix), CHECK(rolled_back_starts_nothing),
-		CHECK(twenty_callers_one_saga), CHECK(misuse_has_its_code),
+		CHECK(twenty_callers_one_saga),
+		CHECK(what_nobody_refers_to_is_weighed_only), CHECK(misuse_has_its_code),
 		CHECK(nobody_serves_this_database), CHECK(versions_are_deployed_once) };
 	int status;
 

@@ -369,6 +369,28 @@ the_plan_is_what_was_written(void)
 	skald_saga_def_destroy(def);
 }
 
+/* What no path leads to is not loaded. */
+static void
+it_knows_what_it_refers_to(void)
+{
+	struct skald_saga_def *def = load_right("order");
+
+	CU_ASSERT_TRUE(skald__saga_def_refers_to_input(def));
+	CU_ASSERT_TRUE(skald__saga_def_refers(def, 0)); /* its compensation */
+	CU_ASSERT_TRUE(skald__saga_def_refers(def, 1)); /* ship */
+	CU_ASSERT_TRUE(skald__saga_def_refers(def, 2)); /* output */
+	skald_saga_def_destroy(def);
+	def = make("{\"name\":\"s\",\"version\":1,\"steps\":["
+		   "{\"name\":\"a\",\"compensation\":null,\"action\":{\"topic\":\"t\","
+		   "\"type\":\"y\",\"data\":{\"x\":\"$$.steps.b\"}}},"
+		   "{\"name\":\"b\",\"compensation\":null,\"action\":{\"topic\":\"t\","
+		   "\"type\":\"y\",\"key\":\"$.steps.a.id\"}}]}");
+	CU_ASSERT_FALSE(skald__saga_def_refers_to_input(def));
+	CU_ASSERT_TRUE(skald__saga_def_refers(def, 0));
+	CU_ASSERT_FALSE(skald__saga_def_refers(def, 1));
+	skald_saga_def_destroy(def);
+}
+
 static void
 defaults_are_those_of_the_protocol(void)
 {
@@ -505,6 +527,7 @@ main(void)
 		CHECK(each_wrong_one_is_told_where_and_why),
 		CHECK(each_right_one_is_taken),
 		CHECK(the_plan_is_what_was_written),
+		CHECK(it_knows_what_it_refers_to),
 		CHECK(defaults_are_those_of_the_protocol),
 		CHECK(the_hash_sees_content_and_not_layout),
 		CHECK(too_large_is_refused_at_the_limit),
