@@ -309,6 +309,7 @@ struct skald__publisher {
 	int64_t stuck_tick; /* of the last trouble, */
 	uint64_t stuck_ordinal; /* which is over when this row is acknowledged */
 	int64_t probe_at_ms;
+	int64_t push_at_ms; /* what lingers, unless more is sent; 0: nothing does */
 };
 
 /* --- keys that wait (park.c, release.c) ------------------------------------------------------- */

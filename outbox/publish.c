@@ -18,6 +18,7 @@
 #define SETTLE_MS             400 /* well below the lease's renewal */
 #define PROBE_MS              1000
 #define PROBE_BLOCKS_MS       200
+#define PUSH_MS               1 /* nothing came for so long: it may be a while */
 
 /* --- one row ------------------------------------------------------------------------------ */
 
@@ -188,6 +189,7 @@ need_producer(struct skald_relay *r, struct skald_err *err)
 	if (!p->texts.max_bytes)
 		skald_buf_init(&p->texts, OWN_HEADERS_BYTES_MAX);
 	p->is_refused = false;
+	p->push_at_ms = 0;
 	rc = skald_producer_create(&p->producer, r->kafka, r->client_id, err);
 	if (!rc)
 		p->is_compressing = skald_producer_is_compressing(p->producer);
@@ -390,6 +392,15 @@ step(struct skald_relay *r, const struct skald__row *row, bool *is_full,
 	return step_slowly(r, row, refused, &why, is_full, err);
 }
 
+/* There is nothing more to send just now. */
+static void
+push(struct skald_relay *r, bool is_quiet)
+{
+	r->publisher.push_at_ms = 0;
+	if (!skald_producer_push(r->publisher.producer, is_quiet))
+		r->publisher.push_at_ms = skald_mono_ms() + PUSH_MS;
+}
+
 enum skald_rc
 skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err)
 {
@@ -432,7 +443,7 @@ skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald
 	}
 	flush_rc = skald__park_flush(r, &flush_err);
 	if (ev.count && skald__feed_is_empty(r)) {
-		skald_producer_push(r->publisher.producer);
+		push(r, false);
 		if (r->core.is_wal)
 			SKALD_FAILPOINT(stream_after_produce);
 		else
@@ -526,6 +537,8 @@ skald__publish_serve(struct skald_relay *r)
 
 	if (!p->producer)
 		return;
+	if (p->push_at_ms && skald_mono_ms() >= p->push_at_ms && skald__feed_is_empty(r))
+		push(r, true);
 	(void)skald_producer_serve(p->producer, on_report, r);
 	if (skald_producer_complaint(p->producer, &err))
 		skald__publish_trouble(r, r->window.done, &err, "Kafka");
@@ -593,5 +606,6 @@ skald__publish_drop(struct skald_relay *r)
 	skald_producer_destroy(r->publisher.producer);
 	skald_cluster_close(r->publisher.cluster);
 	r->publisher.producer = NULL;
+	r->publisher.push_at_ms = 0;
 	r->publisher.cluster = NULL;
 }
