@@ -189,7 +189,7 @@ struct act {
 static void
 say_key(const struct skald__cli *cli, const char *state, enum skald__paint paint,
 	struct skald_slice target, const struct skald_rows *rows, unsigned row,
-	struct skald_slice skipped)
+	struct skald_slice waiting, struct skald_slice skipped)
 {
 	struct skald_buf out;
 
@@ -202,16 +202,14 @@ say_key(const struct skald__cli *cli, const char *state, enum skald__paint paint
 		skald_json_add_member(&out, "state", skald_slice_text(state));
 		skald__json_add(
 			&out, "head_message_id", skald_rows_get(rows, row, COLUMN_HEAD));
-		skald__json_add_raw(
-			&out, "waiting", skald_rows_get(rows, row, COLUMN_WAITING));
+		skald__json_add_raw(&out, "waiting", waiting);
 		skald__json_add(&out, "skipped", skipped);
 		skald_buf_add_text(&out, "}\n");
 	} else {
 		skald_buf_addf(&out, "%s%s%s  ", skald__paint(cli, paint), state,
 			skald__unpaint(cli));
 		skald__add_clean(&out, target);
-		skald_buf_addf(&out, ", %s waiting",
-			skald_rows_get(rows, row, COLUMN_WAITING).data);
+		skald_buf_addf(&out, ", %s waiting", waiting.data ? waiting.data : "0");
 		if (skipped.data)
 			skald_buf_addf(&out, ", without %.36s", skipped.data);
 		skald_buf_add_text(&out, "\n");
@@ -241,13 +239,14 @@ act_on(struct skald__cli *cli, struct skald_sql *sql, const struct act *act,
 	params[3] = skald_param_text(skald__flag_value(cli, "--reason"));
 	params[4] = skald_param_text(args.data);
 	rc = skald_conn_query(skald_sql_conn(sql),
-		"SELECT a ->> 'state', a ->> 'skipped' FROM skald.operator_act(action => "
-		"$1,"
+		"SELECT a ->> 'state', a ->> 'waiting', a ->> 'skipped' FROM"
+		" skald.operator_act(action => $1,"
 		" target => $2, actor => $3, reason => $4, args => $5::jsonb) AS a",
 		params, 5, &answer, &err);
 	if (!rc)
 		say_key(cli, skald_rows_get(answer, 0, 0).data, SKALD_PAINT_GOOD, target,
-			rows, row, skald_rows_get(answer, 0, 1));
+			rows, row, skald_rows_get(answer, 0, 1),
+			skald_rows_get(answer, 0, 2));
 	skald_rows_free(answer);
 	skald_buf_done(&args);
 	return rc ? skald__fail_err(cli, rc, &err,
@@ -274,7 +273,9 @@ act_on_all(struct skald__cli *cli, struct skald_sql *sql, const struct act *act,
 			skald_rows_get(rows, r, COLUMN_KEY));
 		if (is_dry)
 			say_key(cli, act->doing, SKALD_PAINT_FAINT,
-				skald_buf_slice(&target), rows, r, SKALD_SLICE_NULL);
+				skald_buf_slice(&target), rows, r,
+				skald_rows_get(rows, r, COLUMN_WAITING),
+				SKALD_SLICE_NULL);
 		else
 			status = act_on(cli, sql, act, rows, r, skald_buf_slice(&target));
 		skald_buf_done(&target);

@@ -24,7 +24,7 @@ static const char sql_gate[] =
 	" (min(n.flushed) - '0/0'::pg_lsn)::bigint"
 	" FROM (SELECT w.name, (SELECT max(s.flush_lsn) FROM pg_stat_replication s"
 	"   WHERE s.application_name = w.name) AS flushed"
-	"   FROM (SELECT trim(x) FROM string_to_array($1, ',') x) AS w (name)) AS n";
+	"   FROM (SELECT trim(x) FROM unnest(string_to_array($1, ',')) x) AS w (name)) AS n";
 /* clang-format on */
 
 /* The gate stays shut: named once it has been for a while. */

@@ -147,6 +147,7 @@ struct skald__wal {
 	int64_t started_at_ms;
 	char slot[64];
 	uint64_t slot_lsn; /* where a slot that was made begins */
+	char slot_xid[24]; /* whoever was under way when it was has an id below */
 	struct skald__queued *queue; /* SKALD__QUEUE_ROWS of them */
 	unsigned head, count;
 	size_t queue_bytes;
@@ -257,6 +258,9 @@ void skald__gate_reset(struct skald_relay *r);
 SKALD_MUSTUSE enum skald_rc skald__gate_ask(struct skald_relay *r, struct skald_err *err);
 SKALD_MUSTUSE enum skald_rc skald__doze(
 	struct skald_relay *r, bool is_asleep, struct skald_err *err);
+/* Whoever has a transaction id by now has one below this. */
+SKALD_MUSTUSE enum skald_rc skald__next_xid(
+	struct skald_relay *r, char dst[24], struct skald_err *err);
 
 /* --- publishing (publish.c, topics.c) ------------------------------------------------------- */
 

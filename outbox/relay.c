@@ -237,7 +237,8 @@ rebuild(struct skald_relay *r, struct skald_err *err)
 		}
 	}
 	skald__tick_drop(r);
-	skald__wal_close(r);
+	if (r->core.is_wal) /* else a slot may be being made */
+		skald__wal_close(r);
 	if (r->core.is_wal && r->window.resume > r->core.recorded &&
 		skald__wal_record(r, false, err)) {
 		fail_sql(r, err);
@@ -300,6 +301,17 @@ give_up(struct skald_relay *r)
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_GIVEN_UP });
 }
 
+/* Has a writer called? */
+static bool
+hear(struct skald_relay *r)
+{
+	if (skald_sql_heard(r->work) == 0)
+		return false;
+	atomic_fetch_add(r->metrics.woken, 1);
+	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_WOKEN });
+	return true;
+}
+
 /*
  * Commits of others wake an idle relay, through the wake pipe of the process or, asleep,
  * by NOTIFY; while rows are under way only reports matter, and what the stream brings.
@@ -307,8 +319,8 @@ give_up(struct skald_relay *r)
 static void
 wait(struct skald_relay *r, int64_t at_ms)
 {
-	struct pollfd fds[2] = { { .fd = -1, .events = POLLIN },
-		{ .fd = -1, .events = POLLIN } };
+	struct pollfd fds[3] = { { .fd = -1, .events = POLLIN },
+		{ .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
 	int64_t left_ms = at_ms - skald_mono_ms();
 	bool is_idle = r->core.state == SKALD__RELAY_IDLE;
 
@@ -316,8 +328,11 @@ wait(struct skald_relay *r, int64_t at_ms)
 		fds[0].fd = skald_producer_fd(r->publisher.producer);
 	if (r->wal.session && (!r->wal.is_started || r->core.is_dry))
 		fds[1].fd = skald_stream_fd(r->wal.session);
-	else if (is_idle && r->core.nap != SKALD__NAP_AWAKE)
-		fds[1].fd = skald_sql_fd(r->work);
+	if (is_idle && r->core.nap != SKALD__NAP_AWAKE) {
+		if (hear(r)) /* it came along with an answer: the socket is silent */
+			return;
+		fds[2].fd = skald_sql_fd(r->work);
+	}
 	left_ms = left_ms < 0 ? 0 : left_ms > 60000 ? 60000 : left_ms;
 	if (r->core.state == SKALD__RELAY_SENDING) {
 		(void)poll(fds, 1, (int)left_ms);
@@ -325,16 +340,15 @@ wait(struct skald_relay *r, int64_t at_ms)
 	}
 	if (is_idle || r->core.state == SKALD__RELAY_STREAMING)
 		skald__publish_probe(r);
-	(void)skald_wake_wait(&r->wake, fds, 2, (int)left_ms);
+	(void)skald_wake_wait(&r->wake, fds, 3, (int)left_ms);
 	if (r->wal.is_started) {
 		if (fds[1].revents)
 			skald__relay_tell(r,
 				(struct skald__relay_ev){ .kind = SKALD__EV_READABLE });
 		return;
 	}
-	if (is_idle && r->core.nap != SKALD__NAP_AWAKE && fds[1].revents &&
-		skald_sql_heard(r->work) > 0)
-		atomic_fetch_add(r->metrics.woken, 1);
+	if (is_idle && fds[2].revents && hear(r))
+		return;
 	if (is_idle && skald_mono_ms() < at_ms && !(r->wal.session && fds[1].revents))
 		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_WOKEN });
 }

@@ -28,7 +28,8 @@
  *   NONE --SLOT_ASKED--> ASKED --SLOT_MADE--> MADE --TURNED(tick)--> COVERING
  *    ^                     | SLOT_FAILED        | TURNED(none)           | TURNED, it is done
  *    +---------------------+                    +-------> COVERED <------+
- *                                                         (ENTERED, or any end of leading: NONE)
+ *                      both is_quiet: who was under         (ENTERED, or any end of leading: NONE)
+ *                      way when it was made has ended
  *
  * Sleep, in IDLE: AWAKE --DOZING--> DOZING --TURNED(is_quiet)--> ASLEEP --WOKEN--> DOZING,
  * and back to AWAKE as soon as there is work.
@@ -50,9 +51,12 @@
  *     again from `resume`, the last place to go on from.
  * R7  done never falls within a tick; progress is written down only up to `resume`, which
  *     is `done` unless that lies in the middle of something.
- * R8  Mode wal is entered only when a tick whose snapshot is younger than the slot is done.
- * R9  Another epoch begins in mode wal only when done == sent and the last row sent ended
- *     its transaction: no transaction is sent half under each.
+ * R8  Mode wal is entered only when a tick is done whose snapshot is younger than the slot
+ *     and sees everybody who was under way when it was made: a commit can be in WAL below
+ *     the slot's begin long before a snapshot sees it (synchronous replication).
+ * R9  Another epoch begins in mode wal only when done == sent, the last row sent ended its
+ *     transaction, and what may have been sent before the stream was started is acknowledged:
+ *     no transaction is sent half under each, none again under another.
  * R10 With a gate no row at or above `gated` is produced.
  * R11 Two looks are `asleep_ms` apart only while the flag is up and every transaction that
  *     may not have seen it has ended.
@@ -128,6 +132,7 @@ begin_rows(struct skald__relay_core *c, uint64_t ordinal)
 	c->is_full = false;
 	c->is_dry = false;
 	c->is_moved = false;
+	c->is_stuffed = false;
 	c->is_between = true;
 	c->send_at_ms = 0;
 	c->gate_at_ms = 0;
@@ -149,6 +154,7 @@ see_led(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t n
 	c->tick = ev->tick;
 	c->epoch_due = ev->epoch_due;
 	c->drain_due = c->must_leave = false;
+	c->slot = SKALD__SLOT_NONE;
 	c->nap = SKALD__NAP_AWAKE;
 	c->busy_at_ms = now_ms;
 	c->retry_at_ms = now_ms;
@@ -165,13 +171,13 @@ see_led(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t n
 		c->state = ev->is_open ? SKALD__RELAY_SENDING : SKALD__RELAY_IDLE;
 }
 
-/* A turn that looked for the next tick: is its snapshot younger than the slot (R8)? */
+/* A turn that looked for the next tick: does its snapshot cover the slot (R8)? */
 static void
 cover_slot(struct skald__relay_core *c, const struct skald__relay_ev *ev, bool was_idle)
 {
 	if (c->slot == SKALD__SLOT_COVERING && !was_idle)
 		c->slot = SKALD__SLOT_COVERED;
-	else if (c->slot == SKALD__SLOT_MADE && ev->is_open)
+	else if (c->slot == SKALD__SLOT_MADE && ev->is_open && ev->is_quiet)
 		c->slot = ev->tick ? SKALD__SLOT_COVERING : SKALD__SLOT_COVERED;
 }
 
@@ -188,7 +194,7 @@ pace(struct skald__relay_core *c, const struct skald__relay_ev *ev, bool was_idl
 		now_ms + max_of(c->poll_ms, was_idle ? min_of(4 * ev->took_ms, 1000) : 0);
 	if (c->nap == SKALD__NAP_DOZING && is_lazy && ev->is_quiet)
 		c->nap = SKALD__NAP_ASLEEP; /* R11 */
-	if (c->nap == SKALD__NAP_ASLEEP)
+	if (c->nap == SKALD__NAP_ASLEEP && c->slot != SKALD__SLOT_MADE)
 		c->poll_at_ms = now_ms + c->conf.asleep_ms;
 }
 
@@ -244,10 +250,59 @@ see_acked(struct skald__relay_core *c, const struct skald__relay_ev *ev)
 	SKALD_ASSERT(ev->resume <= ev->ordinal);
 	if (ev->resume > c->resume)
 		c->marks_left = MARKS_LEFT;
+	if (ev->ordinal > c->done || c->done == c->sent)
+		c->is_full = false; /* else there is no more room than before */
 	c->done = ev->ordinal;
 	c->resume = ev->resume;
-	c->is_full = false;
 	look_for_end(c);
+}
+
+static void
+see_sent(struct skald__relay_core *c, const struct skald__relay_ev *ev)
+{
+	c->sent += ev->count;
+	c->is_full = ev->is_full;
+	if (ev->count > 0) {
+		c->is_between = ev->is_between;
+		c->is_stuffed = false;
+	}
+	SKALD_ASSERT(c->sent <= c->here); /* R6 */
+}
+
+static void
+see_grew(struct skald__relay_core *c, const struct skald__relay_ev *ev)
+{
+	if (c->state != SKALD__RELAY_SENDING && c->state != SKALD__RELAY_STREAMING)
+		return;
+	c->here += ev->count;
+	c->gated += ev->count; /* they were durable long ago */
+}
+
+static void
+see_progressed(
+	struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t now_ms)
+{
+	c->recorded = ev->ordinal;
+	c->progress_at_ms = now_ms + c->conf.progress_ms;
+}
+
+/* In mode wal this is also when what is new is looked for without traffic. */
+static void
+see_rung(struct skald__relay_core *c, int64_t now_ms)
+{
+	c->ring_at_ms = now_ms + c->conf.ring_ms;
+	if (c->marks_left == 0)
+		c->marks_left = 1;
+}
+
+static void
+see_woken(struct skald__relay_core *c, int64_t now_ms)
+{
+	c->poll_at_ms = now_ms;
+	if (c->nap != SKALD__NAP_ASLEEP)
+		return;
+	c->nap = SKALD__NAP_DOZING;
+	c->poll_ms = c->conf.poll_min_ms;
 }
 
 static void
@@ -306,13 +361,14 @@ see_rebuilt(struct skald__relay_core *c, const struct skald__relay_ev *ev)
 }
 
 static void
-see_slot(struct skald__relay_core *c, const struct skald__relay_ev *ev)
+see_slot(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t now_ms)
 {
-	if (ev->kind == SKALD__EV_SLOT_ASKED)
+	if (ev->kind == SKALD__EV_SLOT_ASKED) {
 		c->slot = SKALD__SLOT_ASKED;
-	else if (ev->kind == SKALD__EV_SLOT_MADE && c->slot == SKALD__SLOT_ASKED)
+	} else if (ev->kind == SKALD__EV_SLOT_MADE && c->slot == SKALD__SLOT_ASKED) {
 		c->slot = SKALD__SLOT_MADE;
-	else if (ev->kind == SKALD__EV_SLOT_FAILED) {
+		c->poll_at_ms = now_ms;
+	} else if (ev->kind == SKALD__EV_SLOT_FAILED) {
 		c->slot = SKALD__SLOT_NONE;
 		c->slot_at_ms = ev->at_ms;
 	}
@@ -327,6 +383,7 @@ see_started(struct skald__relay_core *c, int64_t now_ms)
 	c->recorded = 0;
 	c->recorded_at_ms = now_ms;
 	c->marks_left = MARKS_LEFT; /* whether the last leader left one is not known */
+	c->is_caught_up = false;
 	c->state = SKALD__RELAY_STREAMING;
 }
 
@@ -341,6 +398,7 @@ see_recorded(
 	c->is_moved = false;
 	if (ev->is_marked && c->marks_left > 0)
 		c->marks_left--;
+	c->is_caught_up = c->is_caught_up || ev->is_marked;
 	c->drain_due = ev->epoch_due;
 	c->must_leave = ev->is_full;
 }
@@ -351,7 +409,11 @@ see_other(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 {
 	bool is_streaming = c->state == SKALD__RELAY_STREAMING;
 
-	if (ev->kind == SKALD__EV_ENTERED && c->slot == SKALD__SLOT_COVERED) {
+	if (ev->kind == SKALD__EV_STARTED) {
+		see_started(c, now_ms);
+	} else if (ev->kind == SKALD__EV_RECORDED) {
+		see_recorded(c, ev, now_ms);
+	} else if (ev->kind == SKALD__EV_ENTERED && c->slot == SKALD__SLOT_COVERED) {
 		c->slot = SKALD__SLOT_NONE;
 		c->is_wal = true;
 		c->retry_at_ms = now_ms;
@@ -363,6 +425,7 @@ see_other(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 	} else if (ev->kind == SKALD__EV_READ && is_streaming) {
 		c->here += ev->count;
 		c->is_dry = ev->is_end;
+		c->is_stuffed = ev->is_full;
 	} else if (ev->kind == SKALD__EV_LEFT &&
 		   (is_streaming || c->state == SKALD__RELAY_OPENING)) {
 		c->slot_at_ms = ev->at_ms;
@@ -375,6 +438,8 @@ see_other(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 		c->is_restless = ev->is_open;
 	} else if (ev->kind == SKALD__EV_DOZING) {
 		c->nap = ev->is_open ? SKALD__NAP_DOZING : SKALD__NAP_AWAKE;
+	} else {
+		see_slot(c, ev, now_ms);
 	}
 }
 
@@ -400,28 +465,19 @@ see_leader_event(
 		see_rows(c, ev);
 		break;
 	case SKALD__EV_SENT:
-		c->sent += ev->count;
-		c->is_full = ev->is_full;
-		if (ev->count > 0)
-			c->is_between = ev->is_between;
-		SKALD_ASSERT(c->sent <= c->here); /* R6 */
+		see_sent(c, ev);
 		break;
 	case SKALD__EV_ACKED:
 		see_acked(c, ev);
 		break;
 	case SKALD__EV_GREW:
-		if (c->state == SKALD__RELAY_SENDING ||
-			c->state == SKALD__RELAY_STREAMING) {
-			c->here += ev->count;
-			c->gated += ev->count; /* they were durable long ago */
-		}
+		see_grew(c, ev);
 		break;
 	case SKALD__EV_PROGRESSED:
-		c->recorded = ev->ordinal;
-		c->progress_at_ms = now_ms + c->conf.progress_ms;
+		see_progressed(c, ev, now_ms);
 		break;
 	case SKALD__EV_RUNG:
-		c->ring_at_ms = now_ms + c->conf.ring_ms;
+		see_rung(c, now_ms);
 		break;
 	case SKALD__EV_DEAD:
 		see_dead(c, ev);
@@ -433,23 +489,13 @@ see_leader_event(
 		see_stuck(c, ev);
 		break;
 	case SKALD__EV_WOKEN:
-		c->poll_at_ms = now_ms;
-		if (c->nap == SKALD__NAP_ASLEEP) {
-			c->nap = SKALD__NAP_DOZING;
-			c->poll_ms = c->conf.poll_min_ms;
-		}
+		see_woken(c, now_ms);
 		break;
 	case SKALD__EV_SLOT_ASKED:
 	case SKALD__EV_SLOT_MADE:
 	case SKALD__EV_SLOT_FAILED:
-		see_slot(c, ev);
-		break;
 	case SKALD__EV_STARTED:
-		see_started(c, now_ms);
-		break;
 	case SKALD__EV_RECORDED:
-		see_recorded(c, ev, now_ms);
-		break;
 	case SKALD__EV_ENTERED:
 	case SKALD__EV_READABLE:
 	case SKALD__EV_MOVED:

@@ -27,7 +27,8 @@ enum skald__relay_event {
 	SKALD__EV_LOST, /* the lease or a statement's term belongs to another */
 	SKALD__EV_LED, /* is_wal; or tick, is_open, ordinal = where it goes on, epoch_due */
 	SKALD__EV_TURNED, /* tick = the one opened (0: none), count = rows that came with it, is_end,
-			     is_quiet: nobody is left who had not seen that we sleep */
+			     is_quiet: nobody is left who had not seen that we sleep, or who
+			     was under way when the slot was made */
 	SKALD__EV_ASKED, /* the next rows are on their way */
 	SKALD__EV_ROWS, /* count more rows are here; is_end: the last of the tick */
 	SKALD__EV_SENT, /* count rows produced; is_full: no room for more now; is_between: the
@@ -46,7 +47,8 @@ enum skald__relay_event {
 	SKALD__EV_STARTED, /* rows will come */
 	SKALD__EV_READABLE, /* something came */
 	SKALD__EV_MOVED, /* nothing of ours, but WAL that need not be kept */
-	SKALD__EV_READ, /* count rows are here; is_end: nothing more for now */
+	SKALD__EV_READ, /* count rows are here; is_end: nothing more for now; is_full: no room
+			   until some are sent */
 	SKALD__EV_RECORDED, /* ordinal is written down; is_marked; epoch_due: drain; is_full: too
 			       much WAL is held, leave */
 	SKALD__EV_LEFT, /* stream and producer are closed: lead again */
@@ -138,8 +140,8 @@ struct skald__relay_conf {
 enum skald__slot {
 	SKALD__SLOT_NONE,
 	SKALD__SLOT_ASKED, /* being made; polling goes on */
-	SKALD__SLOT_MADE, /* the next snapshot is younger than it */
-	SKALD__SLOT_COVERING, /* the open tick's snapshot is */
+	SKALD__SLOT_MADE, /* a snapshot is to cover it */
+	SKALD__SLOT_COVERING, /* the open tick's does */
 	SKALD__SLOT_COVERED, /* and all of it is acknowledged: enter */
 };
 
@@ -189,6 +191,8 @@ struct skald__relay_core {
 	bool is_wal; /* what is done now, not what is wanted */
 	bool is_dry; /* nothing to read until told */
 	bool is_moved; /* to be written down */
+	bool is_stuffed; /* no room to read into until some is sent */
+	bool is_caught_up; /* what came before the stream was started is acknowledged */
 	bool is_between; /* the last row produced ended its transaction */
 	bool drain_due; /* produce to the end of the transaction, then record */
 	bool must_leave; /* the slot holds too much */

@@ -67,11 +67,18 @@ send(const struct skald__relay_core *c, bool to_mark)
 /* --- mode poll ------------------------------------------------------------------------------ */
 
 static bool
+is_slot_due(const struct skald__relay_core *c, int64_t now_ms)
+{
+	return c->conf.wants_wal && c->slot == SKALD__SLOT_NONE &&
+	       now_ms >= c->slot_at_ms;
+}
+
+static bool
 is_tired(const struct skald__relay_core *c, int64_t now_ms)
 {
 	return c->conf.sleep_after_ms > 0 && c->nap == SKALD__NAP_AWAKE &&
 	       !c->is_restless && c->slot == SKALD__SLOT_NONE &&
-	       !(c->conf.wants_wal && now_ms >= c->slot_at_ms) &&
+	       !is_slot_due(c, now_ms) &&
 	       now_ms - c->busy_at_ms >= c->conf.sleep_after_ms;
 }
 
@@ -83,15 +90,15 @@ next_idle(const struct skald__relay_core *c, int64_t now_ms)
 	if (c->slot == SKALD__SLOT_COVERED)
 		return do_verb(
 			c->nap == SKALD__NAP_AWAKE ? SKALD__DO_ENTER : SKALD__DO_DOZE);
-	if (now_ms >= c->poll_at_ms || c->slot == SKALD__SLOT_MADE)
+	if (now_ms >= c->ring_at_ms)
+		return do_verb(SKALD__DO_RING);
+	if (is_slot_due(c, now_ms))
+		return do_verb(SKALD__DO_SLOT);
+	if (now_ms >= c->poll_at_ms)
 		return (struct skald__relay_do){ .verb = SKALD__DO_TURN,
 			.open_next = true,
 			.mark = mark,
 			.advance = c->is_slow || c->slot == SKALD__SLOT_MADE };
-	if (c->conf.wants_wal && c->slot == SKALD__SLOT_NONE && now_ms >= c->slot_at_ms)
-		return do_verb(SKALD__DO_SLOT);
-	if (now_ms >= c->ring_at_ms)
-		return do_verb(SKALD__DO_RING);
 	if (c->is_restless && c->nap != SKALD__NAP_AWAKE)
 		return do_verb(SKALD__DO_DOZE);
 	if (is_tired(c, now_ms))
@@ -126,12 +133,15 @@ next_sending(const struct skald__relay_core *c, int64_t now_ms)
 	return wait_until(c, at_ms, now_ms);
 }
 
+/* Under load there is no idle moment but the one that is made for the ring and the slot. */
 static struct skald__relay_do
 next_recording(const struct skald__relay_core *c, int64_t now_ms)
 {
+	bool is_chore_due = now_ms >= c->ring_at_ms || is_slot_due(c, now_ms);
+
 	return (struct skald__relay_do){ .verb = SKALD__DO_TURN,
 		.done_tick = c->tick,
-		.open_next = !c->is_stopping && !c->epoch_due &&
+		.open_next = !c->is_stopping && !c->epoch_due && !is_chore_due &&
 			     c->slot != SKALD__SLOT_COVERING, /* R3, R8 */
 		.mark = now_ms - c->marked_at_ms >= c->conf.mark_ms };
 }
@@ -141,7 +151,8 @@ next_recording(const struct skald__relay_core *c, int64_t now_ms)
 static bool
 is_drained(const struct skald__relay_core *c)
 {
-	return c->done == c->sent && c->resume == c->done && c->is_between; /* R9 */
+	return c->done == c->sent && c->resume == c->done && c->is_between &&
+	       c->is_caught_up; /* R9 */
 }
 
 static int64_t
@@ -149,7 +160,7 @@ record_at(const struct skald__relay_core *c)
 {
 	if (c->resume > c->recorded || c->marks_left > 0 || c->is_moved)
 		return c->recorded_at_ms + c->conf.mark_ms;
-	if (c->here > c->done)
+	if (c->here > c->done || c->is_restless)
 		return c->recorded_at_ms + c->conf.progress_ms;
 	return INT64_MAX;
 }
@@ -157,8 +168,8 @@ record_at(const struct skald__relay_core *c)
 static struct skald__relay_do
 next_streaming(const struct skald__relay_core *c, int64_t now_ms)
 {
-	bool is_halting = c->drain_due || c->is_stopping;
-	bool may_begin = !is_halting || (c->drain_due && !c->is_between);
+	bool is_draining = c->drain_due && c->is_caught_up;
+	bool may_begin = !c->is_stopping && (!is_draining || !c->is_between);
 	int64_t at_ms;
 
 	if (c->must_leave)
@@ -166,15 +177,16 @@ next_streaming(const struct skald__relay_core *c, int64_t now_ms)
 	if (now_ms >= record_at(c) || (c->drain_due && is_drained(c)))
 		return (struct skald__relay_do){ .verb = SKALD__DO_RECORD,
 			.is_drained = c->drain_due && is_drained(c) };
-	if (may_begin && can_send(c, now_ms))
-		return send(c, c->drain_due);
-	if (must_ask_gate(c, now_ms))
-		return do_verb(SKALD__DO_GATE);
-	if (may_begin && !c->is_dry && c->here - c->sent < c->conf.queue_rows)
-		return (struct skald__relay_do){ .verb = SKALD__DO_READ,
-			.count = c->conf.slice_rows };
 	if (now_ms >= c->ring_at_ms)
 		return do_verb(SKALD__DO_RING);
+	if (may_begin && can_send(c, now_ms))
+		return send(c, is_draining);
+	if (must_ask_gate(c, now_ms))
+		return do_verb(SKALD__DO_GATE);
+	if (may_begin && !c->is_dry && !c->is_stuffed &&
+		c->here - c->sent < c->conf.queue_rows)
+		return (struct skald__relay_do){ .verb = SKALD__DO_READ,
+			.count = c->conf.slice_rows };
 	at_ms = min_of(record_at(c), c->ring_at_ms);
 	if (c->sent < c->here && now_ms < c->send_at_ms)
 		at_ms = min_of(at_ms, c->send_at_ms);

@@ -7,19 +7,52 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A number up to the separator; moves on behind that. */
+/* A number; moves on behind it. */
 static bool
-take_number(struct skald_slice *text, char separator, uint64_t *number)
+take_number(struct skald_slice *text, uint64_t *number)
 {
 	size_t i = 0;
 
 	*number = 0;
-	for (; i < text->bytes && text->data[i] >= '0' && text->data[i] <= '9'; i++)
-		*number = *number * 10 + (uint64_t)(text->data[i] - '0');
-	if (i == 0 || i > 20 || (i < text->bytes && text->data[i] != separator))
-		return false;
-	i += i < text->bytes;
+	for (; i < text->bytes && text->data[i] >= '0' && text->data[i] <= '9'; i++) {
+		uint64_t digit = (uint64_t)(text->data[i] - '0');
+
+		if (i == 20 || *number > (UINT64_MAX - digit) / 10)
+			return false;
+		*number = *number * 10 + digit;
+	}
 	*text = skald_slice_make(text->data + i, text->bytes - i);
+	return i > 0;
+}
+
+static bool
+take_byte(struct skald_slice *text, char byte)
+{
+	if (text->bytes == 0 || text->data[0] != byte)
+		return false;
+	*text = skald_slice_make(text->data + 1, text->bytes - 1);
+	return true;
+}
+
+static bool
+take_bounds(struct skald_slice *text, struct skald__snapshot *s)
+{
+	return text->data && take_number(text, &s->xmin) && take_byte(text, ':') &&
+	       take_number(text, &s->xmax) && take_byte(text, ':') && s->xmin <= s->xmax;
+}
+
+/* The next in progress: rising, within the bounds. */
+static bool
+take_xip(struct skald_slice *text, struct skald__snapshot *s)
+{
+	uint64_t xid;
+
+	if (s->xip_count > 0 && !take_byte(text, ','))
+		return false;
+	if (!take_number(text, &xid) || xid < s->xmin || xid >= s->xmax ||
+		(s->xip_count > 0 && s->xip[s->xip_count - 1] >= xid))
+		return false;
+	s->xip[s->xip_count++] = xid;
 	return true;
 }
 
@@ -36,24 +69,18 @@ skald__snapshot_parse(
 	struct skald__snapshot found = { 0 };
 	size_t commas = 1;
 
-	if (!text.data || !take_number(&text, ':', &found.xmin) ||
-		!take_number(&text, ':', &found.xmax))
+	if (!take_bounds(&text, &found))
 		return wrong(err);
 	for (size_t i = 0; i < text.bytes; i++)
 		commas += text.data[i] == ',';
 	found.xip = malloc(commas * sizeof(*found.xip));
 	if (!found.xip)
 		return skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");
-	while (text.bytes > 0) {
-		uint64_t xid;
-
-		if (!take_number(&text, ',', &xid) ||
-			(found.xip_count && found.xip[found.xip_count - 1] >= xid)) {
+	while (text.bytes > 0)
+		if (!take_xip(&text, &found)) {
 			free(found.xip);
 			return wrong(err);
 		}
-		found.xip[found.xip_count++] = xid;
-	}
 	skald__snapshot_done(s);
 	*s = found;
 	return SKALD_OK;

@@ -496,6 +496,8 @@ send_turn(
 		skald_param_int(r->tick.number + 1, next), skald_param_text("-1") };
 	enum skald_rc rc;
 
+	if (r->core.slot == SKALD__SLOT_MADE) /* R8; younger than the one of sleep */
+		turn[6] = skald_param_text(r->wal.slot_xid);
 	if (todo->done_tick) {
 		turn[1] = skald_param_int(todo->done_tick, done);
 		if (r->window.done) {

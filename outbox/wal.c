@@ -368,7 +368,9 @@ skald__wal_read(struct skald_relay *r, uint64_t count, struct skald_err *err)
 
 	/* one item may bring one row; other items are bounded too, or the lease waits */
 	for (uint64_t n = 0; !rc && n < 4 * count && ev.count < count; n++) {
-		if (w->count >= SKALD__QUEUE_ROWS - 1 || w->queue_bytes > QUEUE_BYTES_MAX)
+		ev.is_full = w->count >= SKALD__QUEUE_ROWS - 1 ||
+			     w->queue_bytes > QUEUE_BYTES_MAX;
+		if (ev.is_full)
 			break;
 		rc = skald_stream_next(w->session, &item, err);
 		ev.is_end = !rc && item.kind == SKALD_STREAM_NOTHING;

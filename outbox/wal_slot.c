@@ -138,6 +138,10 @@ skald__wal_slot_serve(struct skald_relay *r)
 	if (!is_made)
 		return;
 	SKALD_FAILPOINT(stream_after_slot);
+	if (skald__next_xid(r, r->wal.slot_xid, &err)) {
+		failed(r, &err);
+		return;
+	}
 	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_SLOT_MADE });
 }
 

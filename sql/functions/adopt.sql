@@ -135,7 +135,10 @@ BEGIN
     UPDATE skald.relay SET stream = substr(replace(gen_random_uuid()::text, '-', ''), 17, 16),
         epoch = greatest(r.epoch + 1, floor(extract(epoch FROM clock_timestamp()))::bigint),
         system_identifier = v_system, timeline = '', position = NULL, term = r.term + 1,
-        owner = NULL;
+        owner = NULL, mode = 'poll', acked_lsn = NULL, snapshot_lsn = NULL,
+        recover_from = NULL, epoch_wanted = false,
+        slot_dropped = CASE WHEN r.mode = 'wal' THEN 'this database was adopted' END,
+        slot_dropped_at = CASE WHEN r.mode = 'wal' THEN clock_timestamp() END;
     v_before := skald.adopt_sagas(p_target, v_cluster, p_args ->> 'reply_topic');
     v_after := jsonb_build_object('stream', n.stream, 'epoch', n.epoch, 'outstanding',
             v_outstanding, 'restored', v_is_moved)

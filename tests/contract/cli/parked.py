@@ -233,7 +233,8 @@ class Parked(kit.Case):
     def test_skip_drops_the_head(self):
         ids = self.park("order-1", 3)
         row = self.act(0, "skip", "--key", "order-1", "--reason", "nobody wants it").json()
-        self.assertEqual((row["state"], row["skipped"]), ("releasing", ids[0]))
+        self.assertEqual((row["state"], row["skipped"], row["waiting"]),
+                         ("releasing", ids[0], 2))
         left = self.sql("SELECT message_id FROM skald.parked_message ORDER BY position")
         self.assertEqual([r[0] for r in left], ids[1:])
         self.assertEqual(self.sql("SELECT waiting, head_message_id FROM skald.parked_key"),

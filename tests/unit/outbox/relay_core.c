@@ -398,6 +398,15 @@ do_take_lease(struct world *w)
 }
 
 static void
+do_renew(struct world *w)
+{
+	if (is_mine(w))
+		w->lease_until_ms = w->now_ms + SKALD_LEASE_MS;
+	tell(w, (ev){ .kind = is_mine(w) ? SKALD__EV_RENEWED : SKALD__EV_LOST,
+			.at_ms = w->now_ms });
+}
+
+static void
 do_lead(struct world *w)
 {
 	if (!is_mine(w)) {
@@ -424,6 +433,16 @@ do_take(struct world *w)
 }
 
 static void
+do_progress(struct world *w)
+{
+	w->broken[7] += w->core.done > w->window_done || w->core.done < w->db_done;
+	if (is_mine(w))
+		w->db_done = w->core.done;
+	tell(w, (ev){ .kind = is_mine(w) ? SKALD__EV_PROGRESSED : SKALD__EV_LOST,
+			.ordinal = w->core.done });
+}
+
+static void
 act(struct world *w, const struct skald__relay_do *todo)
 {
 	/* R4: the producer of a relay that does not lead goes before anything else */
@@ -438,10 +457,7 @@ act(struct world *w, const struct skald__relay_do *todo)
 		do_take_lease(w);
 		break;
 	case SKALD__DO_RENEW:
-		if (is_mine(w))
-			w->lease_until_ms = w->now_ms + SKALD_LEASE_MS;
-		tell(w, (ev){ .kind = is_mine(w) ? SKALD__EV_RENEWED : SKALD__EV_LOST,
-				.at_ms = w->now_ms });
+		do_renew(w);
 		break;
 	case SKALD__DO_LEAD:
 		do_lead(w);
@@ -459,12 +475,7 @@ act(struct world *w, const struct skald__relay_do *todo)
 		do_send(w, todo);
 		break;
 	case SKALD__DO_PROGRESS:
-		w->broken[7] +=
-			w->core.done > w->window_done || w->core.done < w->db_done;
-		if (is_mine(w))
-			w->db_done = w->core.done;
-		tell(w, (ev){ .kind = is_mine(w) ? SKALD__EV_PROGRESSED : SKALD__EV_LOST,
-				.ordinal = w->core.done });
+		do_progress(w);
 		break;
 	case SKALD__DO_RING:
 		tell(w, (ev){ .kind = SKALD__EV_RUNG });
@@ -488,6 +499,16 @@ act(struct world *w, const struct skald__relay_do *todo)
 			w->now_ms = todo->at_ms;
 		break;
 	case SKALD__DO_LEAVE:
+		break;
+	case SKALD__DO_DOZE:
+	case SKALD__DO_GATE:
+	case SKALD__DO_SLOT:
+	case SKALD__DO_ENTER:
+	case SKALD__DO_START:
+	case SKALD__DO_READ:
+	case SKALD__DO_RECORD:
+	case SKALD__DO_LEAVE_WAL:
+		w->broken[0]++; /* nothing of that is wanted here: relay_core_wal.c */
 		break;
 	}
 }
