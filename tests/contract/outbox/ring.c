@@ -3,6 +3,7 @@
  * in the way of a writer.
  */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "tests/contract/outbox/kit.h"
