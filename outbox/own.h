@@ -159,6 +159,8 @@ struct skald__wal {
 	/* of each row in the window: its position, to be written down */
 	struct skald_position places[SKALD__WINDOW_SLOTS];
 	struct skald_position place; /* of the last row that went into the window */
+	uint64_t followed; /* the window's resume when last looked at, */
+	struct skald_position resume_place; /* and where the row before it stands */
 	uint32_t extra; /* ordinals that releases took in its transaction */
 	struct skald__snapshot acked; /* rows that it sees were published before */
 	uint64_t flushed; /* everything that committed below is acknowledged, */
