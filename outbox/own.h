@@ -118,6 +118,7 @@ struct skald__unseen {
 	} items[SKALD__UNSEEN_MAX];
 	unsigned count;
 	uint64_t lost_lsn; /* lowest of those that found no room; UINT64_MAX: none */
+	uint64_t lost_xid; /* their highest */
 };
 void skald__unseen_clear(struct skald__unseen *u);
 void skald__unseen_add(struct skald__unseen *u, uint64_t xid, uint64_t lsn);
