@@ -118,6 +118,7 @@ struct skald__unseen {
 	} items[SKALD__UNSEEN_MAX];
 	unsigned count;
 	uint64_t lost_lsn; /* lowest of those that found no room; UINT64_MAX: none */
+	uint64_t lost_xid; /* their highest */
 };
 void skald__unseen_clear(struct skald__unseen *u);
 void skald__unseen_add(struct skald__unseen *u, uint64_t xid, uint64_t lsn);
@@ -159,6 +160,8 @@ struct skald__wal {
 	/* of each row in the window: its position, to be written down */
 	struct skald_position places[SKALD__WINDOW_SLOTS];
 	struct skald_position place; /* of the last row that went into the window */
+	uint64_t followed; /* the window's resume when last looked at, */
+	struct skald_position resume_place; /* and where the row before it stands */
 	uint32_t extra; /* ordinals that releases took in its transaction */
 	struct skald__snapshot acked; /* rows that it sees were published before */
 	uint64_t flushed; /* everything that committed below is acknowledged, */
@@ -230,6 +233,7 @@ struct skald__recover {
 	int64_t idle_since_ms;
 	int64_t begin_at_ms; /* once Kafka answers, what is on its way gets so much time */
 	bool is_chunk_open, is_deep_enough;
+	bool was_away; /* Kafka, in the middle of a chunk */
 	bool is_stopped; /* the partition cannot be read: */
 	struct skald_err why;
 };

@@ -28,7 +28,7 @@
 #define STEP_MS      100 /* the lease is renewed between two steps */
 #define SETTLE_MS    1000 /* a request of a producer that is gone may still be handled */
 #define ASK_MS       1000
-#define STALL_MS     3000 /* no record for so long: the rest is no records (markers) */
+#define STALL_MS     3000 /* no record for so long: perhaps the rest is none (markers) */
 #define TAKE_RECORDS 2000
 #define FOUND_ROOM   4096
 
@@ -240,6 +240,33 @@ move_on(struct skald_relay *r, struct skald_err *err)
 	return SKALD_OK;
 }
 
+/*
+ * No record for a while: the rest of the chunk is no records, if Kafka is there to say so. If it
+ * was not, the rest is asked for again: to take silence for an end would be to send twice.
+ */
+static enum skald_rc
+end_of_silence(struct skald_relay *r, struct skald_err *err)
+{
+	struct skald__recover *c = &r->recover;
+	struct skald_kafka_partition place = { topic_of(c), c->partition, c->at };
+	int64_t low = 0, high = 0;
+	enum skald_rc rc;
+
+	c->idle_since_ms = skald_mono_ms();
+	rc = skald_topic_offsets(r->publisher.cluster, topic_of(c), c->partition, ASK_MS,
+		&low, &high, err);
+	if (rc) {
+		c->was_away = true;
+		return rc;
+	}
+	if (c->was_away) {
+		c->was_away = false;
+		return skald_kafka_consumer_assign(c->reader, &place, 1, err);
+	}
+	c->at = c->end;
+	return SKALD_OK;
+}
+
 static enum skald_rc
 read_some(struct skald_relay *r, struct skald_err *err)
 {
@@ -270,8 +297,8 @@ read_some(struct skald_relay *r, struct skald_err *err)
 		c->idle_since_ms = skald_mono_ms();
 	}
 	skald_kafka_records_free(records);
-	if (!rc && skald_mono_ms() - c->idle_since_ms > STALL_MS)
-		c->at = c->end;
+	if (!rc && c->at < c->end && skald_mono_ms() - c->idle_since_ms > STALL_MS)
+		rc = end_of_silence(r, err);
 	return rc;
 }
 

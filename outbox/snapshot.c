@@ -118,6 +118,7 @@ skald__unseen_clear(struct skald__unseen *u)
 {
 	u->count = 0;
 	u->lost_lsn = UINT64_MAX;
+	u->lost_xid = 0;
 }
 
 void
@@ -128,8 +129,9 @@ skald__unseen_add(struct skald__unseen *u, uint64_t xid, uint64_t lsn)
 	if (u->count < SKALD__UNSEEN_MAX) {
 		u->items[u->count].xid = xid;
 		u->items[u->count++].lsn = lsn;
-	} else if (lsn < u->lost_lsn) {
-		u->lost_lsn = lsn;
+	} else {
+		u->lost_lsn = lsn < u->lost_lsn ? lsn : u->lost_lsn;
+		u->lost_xid = xid > u->lost_xid ? xid : u->lost_xid;
 	}
 }
 
@@ -142,6 +144,10 @@ skald__unseen_look(struct skald__unseen *u, const struct skald__snapshot *s)
 		if (!skald__snapshot_sees(s, u->items[i].xid))
 			u->items[kept++] = u->items[i];
 	u->count = kept;
+	if (u->lost_xid < s->xmin) { /* all of them are seen */
+		u->lost_lsn = UINT64_MAX;
+		u->lost_xid = 0;
+	}
 }
 
 uint64_t

@@ -264,6 +264,7 @@ skald__wal_start(struct skald_relay *r, struct skald_err *err)
 	skald__unseen_clear(&r->wal.unseen);
 	skald__gate_reset(r);
 	r->wal.busy_since_ms = 0;
+	r->wal.followed = 0;
 	r->wal.recorded = r->wal.told = r->wal.flushed;
 	r->wal.recorded_at_ms = skald_mono_ms();
 	r->wal.told_at_ms = skald_mono_ms();
@@ -394,6 +395,11 @@ follow_window(struct skald_relay *r)
 
 	if (r->window.resume > 0 && (uint64_t)r->window.resume_mark > w->flushed)
 		w->flushed = (uint64_t)r->window.resume_mark; /* W2 */
+	/* kept: a long transaction takes up all places while it is sent */
+	if (r->window.resume > w->followed) {
+		w->followed = r->window.resume;
+		w->resume_place = skald__feed_place(r, w->followed - 1);
+	}
 }
 
 void
@@ -479,9 +485,8 @@ skald__wal_record(struct skald_relay *r, bool is_drained, struct skald_err *err)
 		SKALD_FAILPOINT(stream_after_ack);
 	flushed = w->flushed;
 	params[1] = skald_param_int((int64_t)flushed, lsn);
-	if (r->window.resume > 0) {
-		skald_position_format(
-			skald__feed_place(r, r->window.resume - 1), position);
+	if (w->followed > 0) {
+		skald_position_format(w->resume_place, position);
 		params[2] = skald_param_text(position);
 	}
 	if (w->next_lsn && w->next_lsn <= w->flushed) { /* W3 */

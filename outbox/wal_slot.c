@@ -138,6 +138,8 @@ skald__wal_slot_serve(struct skald_relay *r)
 	if (!is_made)
 		return;
 	SKALD_FAILPOINT(stream_after_slot);
+	skald__wal_close(
+		r); /* the slot stays; an idle session would only be in the way */
 	if (skald__next_xid(r, r->wal.slot_xid, &err)) {
 		failed(r, &err);
 		return;

@@ -124,6 +124,13 @@ kit_make_topic(const char *name)
 	(void)rd_kafka_mock_topic_create(kit.mock, name, KIT_PARTITIONS, 1);
 }
 
+void
+kit_servers(char *dst, size_t bytes)
+{
+	(void)kit_kafka();
+	(void)snprintf(dst, bytes, "%s", rd_kafka_mock_cluster_bootstraps(kit.mock));
+}
+
 const struct skald_topic_conf *
 kit_topics(void)
 {

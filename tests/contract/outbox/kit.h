@@ -44,6 +44,7 @@ void kit_refuse_produce(int error, unsigned count);
 void kit_refuse_nothing(void); /* forget those that are left */
 void kit_broker_set_up(bool is_up); /* down: nobody answers */
 void kit_make_topic(const char *name);
+void kit_servers(char *dst, size_t bytes); /* for bootstrap.servers */
 const struct skald_topic_conf *kit_topics(void);
 
 extern const char *kit_role; /* as whom relays connect: postgres */

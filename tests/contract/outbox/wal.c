@@ -221,6 +221,41 @@ a_big_transaction_is_finished_by_a_stop(void)
 	end(sql);
 }
 
+/* The position that is written down is never one inside a transaction under way, however long
+   that is: what was released before it would be forgotten. */
+static void
+the_position_stays_before_a_big_transaction(void)
+{
+	struct skald_sql *sql = pg_open("stays", SKALD_SQL_TOOL);
+	char before[SKALD_POSITION_TEXT_BYTES];
+	unsigned looks = 0, wrong = 0;
+	struct kit_relay r;
+
+	CU_ASSERT(kit_relay_start_wal(&r, "stays", 2000));
+	kit_add_numbered(sql, "stays", 1, 3);
+	CU_ASSERT(kit_wait_relayed(sql));
+	(void)snprintf(before, sizeof(before), "%s",
+		pg_text(sql, "SELECT position FROM skald.relay"));
+	CU_ASSERT_EQUAL(strlen(before), SKALD_POSITION_TEXT_BYTES - 1);
+	kit_add_numbered(sql, "stays", 1, 150000);
+	while (kit_metric(&r, "skald_relay_published_total") < 149000 && looks < 6000) {
+		wrong += strcmp(pg_text(sql, "SELECT position FROM skald.relay"),
+				 before) != 0;
+		looks++;
+		(void)usleep(10000);
+	}
+	printf("(%u looks) ", looks);
+	CU_ASSERT(looks > 1 && looks < 6000);
+	CU_ASSERT_EQUAL(wrong, 0);
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 150003));
+	CU_ASSERT(kit_wait(sql,
+		"SELECT count(*) FROM skald.relay WHERE position LIKE "
+		"'%.' || lpad(to_hex(149999), 8, '0')",
+		1));
+	kit_relay_stop(&r);
+	end(sql);
+}
+
 static void
 restart(const char *how)
 {
@@ -487,6 +522,7 @@ main(void)
 		CHECK(a_dead_producer_is_replaced_without_a_gap),
 		CHECK(trouble_repeats_equal_positions),
 		CHECK(a_big_transaction_is_finished_by_a_stop),
+		CHECK(the_position_stays_before_a_big_transaction),
 		CHECK(postgresql_restarts_in_order),
 		CHECK(postgresql_crashes),
 		CHECK(the_ring_is_emptied),

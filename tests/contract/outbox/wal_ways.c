@@ -284,8 +284,6 @@ without_a_publication_it_polls(void)
 	impossible("nopub", "publication");
 }
 
-/* --- a commit that is seen late ----------------------------------------------------------- */
-
 static bool
 wait_backend(struct skald_sql *sql, const char *where)
 {
@@ -295,6 +293,62 @@ wait_backend(struct skald_sql *sql, const char *where)
 		"SELECT least(count(*), 1) FROM pg_stat_activity WHERE %s", where);
 	return kit_wait(sql, query, 1);
 }
+
+/* --- trouble while a slot is made ----------------------------------------------------------- */
+
+/* The producer dies meanwhile: that the slot is made goes on all the same. */
+static void
+a_producer_dies_while_a_slot_is_made(void)
+{
+	struct skald_sql *sql = pg_open("making", SKALD_SQL_TOOL);
+	struct skald_sql *other = pg_session("making", "postgres", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	pg_exec(other, "BEGIN; SELECT pg_current_xact_id()"); /* is waited for */
+	kit_ways.wants_wal = true;
+	kit_relay_start(&r, "making", 0);
+	kit_ways = (struct kit_ways){ 0 };
+	CU_ASSERT(wait_backend(sql, "backend_type = 'walsender' AND wait_event_type = "
+				    "'Lock'"));
+	kit_refuse_produce(45, 1); /* out of order sequence number: fatal */
+	kit_add_numbered(sql, "making", 1, 100);
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_rebuilds_total", 1));
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 100));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_streaming"), 0);
+	pg_exec(other, "COMMIT");
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_streaming", 1));
+	kit_relay_stop(&r);
+	skald_sql_close(other);
+	end(sql);
+}
+
+/* Or the session that makes it is ended: another is made by itself. */
+static void
+the_session_that_makes_a_slot_is_ended(void)
+{
+	struct skald_sql *sql = pg_open("ended", SKALD_SQL_TOOL);
+	struct skald_sql *other = pg_session("ended", "postgres", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	pg_exec(other, "BEGIN; SELECT pg_current_xact_id()");
+	kit_ways.wants_wal = true;
+	kit_relay_start(&r, "ended", 0);
+	kit_ways = (struct kit_ways){ 0 };
+	CU_ASSERT(wait_backend(sql, "backend_type = 'walsender' AND wait_event_type = "
+				    "'Lock'"));
+	pg_exec(sql, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "
+		     "backend_type = 'walsender'");
+	kit_add_numbered(sql, "ended", 1, 100);
+	CU_ASSERT(kit_wait_relayed(sql)); /* polling goes on */
+	pg_exec(other, "COMMIT");
+	CU_ASSERT(wait_streaming(&r));
+	kit_relay_stop(&r);
+	CU_ASSERT_EQUAL(look("ended").found.messages, 100);
+	skald_sql_close(other);
+	end(sql);
+}
+
+/* --- a commit that is seen late ----------------------------------------------------------- */
 
 static void *
 commit(void *sql)
@@ -418,10 +472,13 @@ main(void)
 		CHECK(poll_wanted_again_drops_the_slot),
 		CHECK(without_the_right_to_replicate_it_polls),
 		CHECK(without_a_publication_it_polls),
+		CHECK(a_producer_dies_while_a_slot_is_made),
+		CHECK(the_session_that_makes_a_slot_is_ended),
 		CHECK(a_commit_below_the_slot_is_waited_for),
 		CHECK(a_gate_without_its_standbys_is_shut_in_mode_poll),
 		CHECK(a_gate_without_its_standbys_is_shut_in_mode_wal),
 	};
 
+	kit_one_in_flight = true; /* see kit.h */
 	return check_main("contract.outbox.wal_ways", cases, CHECK_COUNT(cases));
 }

@@ -266,7 +266,7 @@ static const struct row {
 		V(ABANDON)),
 	ROW(SENDING_ASLEEP, ON(DOZING), S(SENDING), L(NONE), N(AWAKE), V(WAIT)),
 	ROW(SENDING_ASLEEP, ON(ACKED, .ordinal = 1, .resume = 1), S(RECORDING), L(NONE),
-		N(ASLEEP), V(TURN)),
+		N(ASLEEP), V(DOZE)),
 	/* the gate */
 	ROW(SENDING_GATED, ON(GATED, .at_ms = NOW + 2), S(SENDING), L(NONE), N(AWAKE),
 		V(WAIT)),

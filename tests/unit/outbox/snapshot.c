@@ -184,6 +184,67 @@ damaged_text_is_refused_or_read_as_it_stands(void)
 	skald__snapshot_done(&s);
 }
 
+/* --- what a snapshot does not see --------------------------------------------------------- */
+
+#define STREAMED_MAX 20000
+
+/* Every commit that was streamed and is not seen lies at or above the bound; and it is no lower
+   than need be while there is room. */
+static void
+bounds_what_is_not_seen(void)
+{
+	static struct skald__unseen u;
+	static uint64_t lsns[STREAMED_MAX];
+	struct skald_rand rand;
+
+	skald_rand_init(&rand);
+	for (int round = 0; round < 50; round++) {
+		struct skald__snapshot s = { 0 };
+		uint64_t xid = 1, low = 1, lowest;
+
+		skald__unseen_clear(&u);
+		memset(lsns, 0, sizeof(lsns));
+		for (int turn = 0; turn < 20 && xid < STREAMED_MAX - 200; turn++) {
+			for (uint64_t n = skald_rand_below(&rand, 120); n > 0; n--) {
+				lsns[xid] = 1000 + 10 * xid;
+				skald__unseen_add(&u, xid, lsns[xid]);
+				skald__unseen_add(&u, xid, lsns[xid]); /* another row */
+				xid++;
+			}
+			low += skald_rand_below(&rand, xid - low + 1);
+			s.xmin = s.xmax = low; /* who is below has ended */
+			skald__unseen_look(&u, &s);
+			lowest = 1000 + 10 * low;
+			CU_ASSERT_EQUAL(skald__unseen_bound(&u, 1), 1);
+			CU_ASSERT_EQUAL(skald__unseen_bound(&u, UINT64_MAX),
+				low < xid ? lowest : UINT64_MAX);
+		}
+	}
+}
+
+/* More than there is room for: the bound is low, but not for ever. */
+static void
+a_burst_does_not_hold_the_bound_for_ever(void)
+{
+	static struct skald__unseen u;
+	struct skald__snapshot s = { .xmin = 1, .xmax = 1 };
+
+	skald__unseen_clear(&u);
+	for (uint64_t xid = 1; xid <= 3 * SKALD__UNSEEN_MAX; xid++)
+		skald__unseen_add(&u, xid, 100 + xid);
+	skald__unseen_look(&u, &s);
+	CU_ASSERT_EQUAL(skald__unseen_bound(&u, UINT64_MAX), 101);
+	s.xmin = s.xmax =
+		2 * SKALD__UNSEEN_MAX; /* some that found no room are not seen */
+	skald__unseen_look(&u, &s);
+	CU_ASSERT(skald__unseen_bound(&u, UINT64_MAX) <= 100 + 2 * SKALD__UNSEEN_MAX);
+	s.xmin = s.xmax = 3 * SKALD__UNSEEN_MAX + 1;
+	skald__unseen_look(&u, &s);
+	CU_ASSERT_EQUAL(skald__unseen_bound(&u, UINT64_MAX), UINT64_MAX);
+	skald__unseen_add(&u, 4 * SKALD__UNSEEN_MAX, 9000);
+	CU_ASSERT_EQUAL(skald__unseen_bound(&u, UINT64_MAX), 9000);
+}
+
 int
 main(void)
 {
@@ -192,6 +253,8 @@ main(void)
 		CHECK(refuses_what_is_no_snapshot),
 		CHECK(agrees_with_a_model),
 		CHECK(damaged_text_is_refused_or_read_as_it_stands),
+		CHECK(bounds_what_is_not_seen),
+		CHECK(a_burst_does_not_hold_the_bound_for_ever),
 	};
 
 	return check_main("unit.outbox.snapshot", cases, CHECK_COUNT(cases));
