@@ -495,6 +495,45 @@ crashes_repeat_equal_positions_and_lose_nothing(void)
 	skald_sql_close(sql);
 }
 
+/* The server that knew what was let out is lost; another takes over where it was before. */
+static void
+a_catch_up_lets_out_only_what_is_not_there(void)
+{
+	struct skald_sql *sql = pg_open("lagging", SKALD_SQL_TOOL);
+	struct kit_records all;
+	struct kit_relay r;
+
+	kit_relay_start_with(&r, "lagging", 0, &no_topics);
+	for (int i = 1; i <= 3; i++)
+		add(sql, "lagging", "k", i);
+	CU_ASSERT(kit_wait(sql, PARKED_MESSAGES, 3));
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_relay_stop(&r);
+	kit_make_topic("lagging");
+	release(sql, "lagging", "k");
+	add(sql, "lagging", "k", 4);
+	pg_exec(sql, "CREATE TABLE relay_then AS TABLE skald.relay; "
+		     "CREATE TABLE key_then AS TABLE skald.parked_key; "
+		     "CREATE TABLE message_then AS TABLE skald.parked_message");
+	kit_relay_start_with(&r, "lagging", 0, &no_topics);
+	CU_ASSERT(wait_all_out(sql));
+	kit_relay_stop(&r);
+	pg_exec(sql, "BEGIN; DELETE FROM skald.relay; "
+		     "INSERT INTO skald.relay SELECT * FROM relay_then; "
+		     "INSERT INTO skald.parked_key SELECT * FROM key_then; "
+		     "INSERT INTO skald.parked_message SELECT * FROM message_then; "
+		     "UPDATE skald.relay SET timeline = '00000099', "
+		     "term = (SELECT term FROM skald.lease); COMMIT");
+	kit_relay_start_with(&r, "lagging", 0, &no_topics);
+	CU_ASSERT(wait_all_out(sql));
+	kit_relay_stop(&r);
+	all = kit_read("lagging");
+	CU_ASSERT_EQUAL(all.count, 4); /* nothing twice */
+	CU_ASSERT_EQUAL(kit_inspect(&all).inverted, 0);
+	kit_free(&all);
+	skald_sql_close(sql);
+}
+
 static void
 a_zombie_parks_and_releases_nothing(void)
 {
@@ -640,6 +679,7 @@ main(void)
 		CHECK(many_rows_are_let_out_in_parts),
 		CHECK(let_out_without_a_marker_is_an_inversion),
 		CHECK(crashes_repeat_equal_positions_and_lose_nothing),
+		CHECK(a_catch_up_lets_out_only_what_is_not_there),
 		CHECK(a_zombie_parks_and_releases_nothing),
 		CHECK(the_others_cost_no_statement_more),
 		CHECK(a_topic_keeps_its_partitions_until_nothing_is_outstanding),
