@@ -155,8 +155,12 @@ bool skald_producer_is_dead(const struct skald_producer *producer, struct skald_
 bool skald_producer_is_compressing(const struct skald_producer *producer);
 /* An answer about the record, the topic or the rights on it, not trouble on the way. */
 bool skald_kafka_is_refusal(const struct skald_err *err);
-/* Send what lingers now: nothing to do unless the user raised linger.ms (0); blocks 1 ms. */
-void skald_producer_push(struct skald_producer *producer);
+/*
+ * Nothing more is to be sent just now: what lingers (linger.ms, 5) goes out; blocks 1 ms.
+ * False: so much was sent of late that more is to be expected, and waiting makes larger
+ * batches. Call again, with is_quiet, when nothing has come for a millisecond; or never.
+ */
+bool skald_producer_push(struct skald_producer *producer, bool is_quiet);
 /* The last broker-side complaint (all brokers down, ...) since the last call; false if none. */
 bool skald_producer_complaint(struct skald_producer *producer, struct skald_err *err);
 

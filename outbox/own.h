@@ -309,6 +309,7 @@ struct skald__publisher {
 	int64_t stuck_tick; /* of the last trouble, */
 	uint64_t stuck_ordinal; /* which is over when this row is acknowledged */
 	int64_t probe_at_ms;
+	int64_t push_at_ms; /* what lingers, unless more is sent; 0: nothing does */
 };
 
 /* --- keys that wait (park.c, release.c) ------------------------------------------------------- */
@@ -347,6 +348,7 @@ struct skald__park {
 	uint64_t ordinals[SKALD__PARK_ROWS_MAX];
 	unsigned row_count;
 	size_t row_bytes;
+	bool is_urgent; /* before the next row is produced */
 	struct skald__refusal refusals[SKALD__REFUSALS_MAX];
 	unsigned refusal_count;
 	int64_t turn_at_ms;

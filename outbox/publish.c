@@ -18,6 +18,7 @@
 #define SETTLE_MS             400 /* well below the lease's renewal */
 #define PROBE_MS              1000
 #define PROBE_BLOCKS_MS       200
+#define PUSH_MS               1 /* nothing came for so long: it may be a while */
 
 /* --- one row ------------------------------------------------------------------------------ */
 
@@ -188,6 +189,7 @@ need_producer(struct skald_relay *r, struct skald_err *err)
 	if (!p->texts.max_bytes)
 		skald_buf_init(&p->texts, OWN_HEADERS_BYTES_MAX);
 	p->is_refused = false;
+	p->push_at_ms = 0;
 	rc = skald_producer_create(&p->producer, r->kafka, r->client_id, err);
 	if (!rc)
 		p->is_compressing = skald_producer_is_compressing(p->producer);
@@ -241,50 +243,54 @@ too_large(const struct skald__topic *topic, uint32_t bytes)
 /*
  * One try: built, judged, produced. *todo says what is left to do: nothing (SEND) when it
  * was produced or *is_full, else *why says what is wrong with it. What the broker said the
- * last time comes in by *why when *refused is not 0.
+ * last time comes in by *why when c->refused is not 0; the rest of *c is found out.
  */
 static enum skald_rc
-try_row(struct skald_relay *r, const struct skald__row *row, int *refused,
+try_row(struct skald_relay *r, const struct skald__row *row, struct skald__park_case *c,
 	enum skald__park_todo *todo, bool *is_full, struct skald_err *why,
 	struct skald_err *err)
 {
 	const struct skald__topic *topic = NULL;
-	struct skald__park_case c = { .refused = *refused };
 	struct skald_record record = { .topic = NULL };
 	struct scratch scratch;
 	uint32_t bytes = 0;
 	enum skald_rc rc;
 
+	*c = (struct skald__park_case){ .refused = c->refused };
 	rc = skald__topics_get(r, row->cells[SKALD__COL_TOPIC], &topic, err);
 	if (rc)
 		return rc;
-	c.is_topic_refused = topic->state == SKALD__TOPIC_REFUSED;
-	if (!c.is_topic_refused && !c.refused) {
+	c->is_topic_refused = topic->state == SKALD__TOPIC_REFUSED;
+	if (!c->is_topic_refused && !c->refused) {
 		rc = build_record(r, row, topic, &scratch, &record, why);
 		bytes = bytes_of(&record);
-		if (rc ==
-			SKALD_REJECT) /* not by the broker, but no broker will have it */
-			c.refused = -1;
+		if (rc == SKALD_REJECT) /* no broker will have it */
+			c->refused = -1;
 		else if (rc)
 			goto out;
-		c.is_too_large = is_too_large(r, topic, bytes);
-		c.is_limit_old = c.is_too_large && skald__topics_is_limit_old(topic);
+		c->is_too_large = is_too_large(r, topic, bytes);
+		c->is_limit_old = c->is_too_large && skald__topics_is_limit_old(topic);
 	}
-	*todo = skald__park_decide(&c);
+	*todo = skald__park_decide(c);
 	if (*todo == SKALD__PARK_SEND) {
+		if (r->park.is_urgent) { /* K5 */
+			rc = skald__park_flush(r, why);
+			if (rc)
+				goto out;
+		}
 		rc = skald_producer_send(r->publisher.producer, &record, is_full, why);
 		if (rc == SKALD_REJECT) {
-			c.refused = *refused = number_of(why);
-			*todo = skald__park_decide(&c);
+			c->refused = number_of(why);
+			*todo = skald__park_decide(c);
 			return SKALD_OK;
 		}
 		if (!rc && !*is_full)
 			skald__window_push(&r->window, row->mark, bytes);
 		goto out;
 	}
-	if (c.is_topic_refused)
+	if (c->is_topic_refused)
 		*why = *topic->why;
-	else if (c.is_too_large && !c.refused)
+	else if (c->is_too_large && !c->refused)
 		*why = too_large(topic, bytes);
 	rc = SKALD_OK;
 out:
@@ -322,13 +328,14 @@ static enum skald_rc
 step_slowly(struct skald_relay *r, const struct skald__row *row, int refused,
 	struct skald_err *why, bool *is_full, struct skald_err *err)
 {
+	struct skald__park_case c = { .refused = refused };
 	enum skald__park_todo todo = SKALD__PARK_LOOK;
 	enum skald_rc rc = SKALD_OK;
 
 	for (int tries = 0; tries < TRIES_MAX && !rc; tries++) {
-		int said = refused;
+		int said = c.refused;
 
-		rc = try_row(r, row, &refused, &todo, is_full, why, err);
+		rc = try_row(r, row, &c, &todo, is_full, why, err);
 		if (rc)
 			break;
 		switch (todo) {
@@ -340,9 +347,11 @@ step_slowly(struct skald_relay *r, const struct skald__row *row, int refused,
 		case SKALD__PARK_HEAD:
 			if (said)
 				learn(r, row, why);
-			return skald__park_row(r, row, why, err);
+			rc = skald__park_row(r, row, why, err);
+			r->park.is_urgent |= skald__park_is_urgent(&c);
+			return rc;
 		case SKALD__PARK_LOOK:
-			refused = 0;
+			c.refused = 0;
 			skald__topics_forget(r, row->cells[SKALD__COL_TOPIC]);
 			break;
 		case SKALD__PARK_LIMIT:
@@ -390,6 +399,15 @@ step(struct skald_relay *r, const struct skald__row *row, bool *is_full,
 	return step_slowly(r, row, refused, &why, is_full, err);
 }
 
+/* There is nothing more to send just now. */
+static void
+push(struct skald_relay *r, bool is_quiet)
+{
+	r->publisher.push_at_ms = 0;
+	if (!skald_producer_push(r->publisher.producer, is_quiet))
+		r->publisher.push_at_ms = skald_mono_ms() + PUSH_MS;
+}
+
 enum skald_rc
 skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err)
 {
@@ -432,7 +450,7 @@ skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald
 	}
 	flush_rc = skald__park_flush(r, &flush_err);
 	if (ev.count && skald__feed_is_empty(r)) {
-		skald_producer_push(r->publisher.producer);
+		push(r, false);
 		if (r->core.is_wal)
 			SKALD_FAILPOINT(stream_after_produce);
 		else
@@ -526,6 +544,8 @@ skald__publish_serve(struct skald_relay *r)
 
 	if (!p->producer)
 		return;
+	if (p->push_at_ms && skald_mono_ms() >= p->push_at_ms && skald__feed_is_empty(r))
+		push(r, true);
 	(void)skald_producer_serve(p->producer, on_report, r);
 	if (skald_producer_complaint(p->producer, &err))
 		skald__publish_trouble(r, r->window.done, &err, "Kafka");
@@ -593,5 +613,6 @@ skald__publish_drop(struct skald_relay *r)
 	skald_producer_destroy(r->publisher.producer);
 	skald_cluster_close(r->publisher.cluster);
 	r->publisher.producer = NULL;
+	r->publisher.push_at_ms = 0;
 	r->publisher.cluster = NULL;
 }

@@ -321,9 +321,13 @@ wait(struct skald_relay *r, int64_t at_ms)
 {
 	struct pollfd fds[3] = { { .fd = -1, .events = POLLIN },
 		{ .fd = -1, .events = POLLIN }, { .fd = -1, .events = POLLIN } };
-	int64_t left_ms = at_ms - skald_mono_ms();
+	int64_t push_at_ms = r->publisher.push_at_ms;
 	bool is_idle = r->core.state == SKALD__RELAY_IDLE;
+	int64_t left_ms;
 
+	if (push_at_ms && push_at_ms < at_ms && skald__feed_is_empty(r))
+		at_ms = push_at_ms;
+	left_ms = at_ms - skald_mono_ms();
 	if (r->publisher.producer)
 		fds[0].fd = skald_producer_fd(r->publisher.producer);
 	if (r->wal.session && (!r->wal.is_started || r->core.is_dry))

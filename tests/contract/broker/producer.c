@@ -271,7 +271,7 @@ ends_in_time(void)
 	skald_producer_destroy(NULL);
 }
 
-/* linger.ms is the user's to raise; push sends what lingers. */
+/* linger.ms is the user's; push sends what lingers. */
 static void
 pushes_what_lingers(void)
 {
@@ -285,10 +285,35 @@ pushes_what_lingers(void)
 	CU_ASSERT_EQUAL(kit_send(p, topic, 1, 20), 20);
 	CU_ASSERT_FALSE(kit_await(p, &reports, 20, 700)); /* it does linger */
 	for (int i = 0; i < 100 && reports.ok < 20; i++) {
-		skald_producer_push(p);
+		CU_ASSERT_TRUE(skald_producer_push(p, true));
 		kit_await(p, &reports, 20, 20);
 	}
 	CU_ASSERT_EQUAL(reports.ok, 20);
+	close_producer(p, props);
+}
+
+/* One in a quiet time leaves at once; a stream of them together, or when it has ended. */
+static void
+a_stream_is_not_pushed(void)
+{
+	static const char *const sets[] = { "kafka.linger.ms=20000", NULL };
+	struct skald_kafka_props *props;
+	struct skald_producer *p = open_producer(&props, sets);
+	const char *topic = kit_topic(&mock, 1);
+	struct kit_reports reports = { 0 };
+
+	CU_ASSERT_PTR_NOT_NULL_FATAL(p);
+	for (unsigned i = 1; i <= 3; i++) {
+		CU_ASSERT_EQUAL(kit_send(p, topic, i, i), 1);
+		CU_ASSERT_TRUE(skald_producer_push(p, false));
+	}
+	CU_ASSERT_EQUAL(kit_send(p, topic, 4, 103), 100);
+	CU_ASSERT_FALSE(skald_producer_push(p, false));
+	for (int i = 0; i < 100 && reports.ok < 103; i++) {
+		CU_ASSERT_TRUE(skald_producer_push(p, true));
+		kit_await(p, &reports, 103, 20);
+	}
+	CU_ASSERT_EQUAL(reports.ok, 103);
 	close_producer(p, props);
 }
 
@@ -302,6 +327,7 @@ main(void)
 		CHECK(rejects_at_the_door),
 		CHECK(ends_in_time),
 		CHECK(pushes_what_lingers),
+		CHECK(a_stream_is_not_pushed),
 		CHECK(refusal_leaves_no_gap),
 		CHECK(refusal_without_gapless_leaves_one),
 		CHECK(refusal_finds_the_guilty),

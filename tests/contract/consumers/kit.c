@@ -173,7 +173,7 @@ kit_flush(void)
 	struct pollfd fd = { .fd = skald_producer_fd(kit.producer), .events = POLLIN };
 	int64_t until_ms = skald_mono_ms() + 20000;
 
-	skald_producer_push(kit.producer);
+	(void)skald_producer_push(kit.producer, true);
 	while (kit.acked < kit.sent && skald_mono_ms() < until_ms)
 		if (skald_producer_serve(kit.producer, report, NULL) == 0)
 			(void)poll(&fd, 1, 50);
