@@ -45,13 +45,14 @@ void skald__kafka_props_note_dev(const struct skald_kafka_props *props, bool is_
 
 /*
  * A batch that the broker refused as a whole: the next producer of the same
- * client id sends these records one by one, so that the guilty one is refused
- * alone (producer.c P4).
+ * client id sends these records group by group, so that the guilty one is refused
+ * alone in the end (producer.c P4).
  */
 struct skald__suspect {
 	char topic[250]; /* "": none */
 	int32_t partition;
-	unsigned count;
+	unsigned count; /* of records to be sent so */
+	unsigned batch_count; /* of those that were refused together */
 };
 void skald__kafka_props_suspect(const struct skald_kafka_props *props,
 	const char *client_id, const struct skald__suspect *suspect);

@@ -318,7 +318,7 @@ has_to_wait(struct skald_producer *p, const struct skald_record *r)
 	if (p->group_left == 0) {
 		if (p->pending > 0)
 			return true;
-		p->group_left = group_of(p->suspect.count);
+		p->group_left = group_of(p->suspect.batch_count);
 	}
 	p->group_left--;
 	p->suspect_left--;
@@ -439,7 +439,8 @@ judge(struct skald_producer *p, const rd_kafka_message_t *m, size_t batch_count,
 	rc = skald__kafka_fail(err, m->err, "record for %s/%d", topic, (int)m->partition);
 	if (rc == SKALD_REJECT && batch_count > 1) {
 		struct skald__suspect s = { .partition = m->partition,
-			.count = (unsigned)(batch_count + p->pending) };
+			.count = (unsigned)(batch_count + p->pending),
+			.batch_count = (unsigned)batch_count };
 
 		snprintf(s.topic, sizeof(s.topic), "%s", topic);
 		/* Not reached last time: look further. */

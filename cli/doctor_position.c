@@ -23,12 +23,14 @@
 #define LOOK_MS        20
 #define RECHECKS       4 /* the relay records its position once a second */
 #define RECHECK_MS     700
-#define EPOCH_DIGITS   8
+#define TOPIC_FORBIDDEN \
+	"29" /* Kafka's TOPIC_AUTHORIZATION_FAILED, as errors of broker/ bear it */
 
 struct ends {
 	struct skald_kafka_partition items[PARTITIONS_MAX];
 	unsigned count;
 	unsigned open_count; /* not heard of yet */
+	bool is_forbidden; /* a topic may not be read */
 	char last[SKALD_POSITION_TEXT_BYTES]; /* the highest of our stream; "": none */
 	char where[320]; /* topic/partition@offset of it */
 };
@@ -75,7 +77,7 @@ on_stopped(const char *topic, int32_t partition, const struct skald_err *err, vo
 
 	(void)topic;
 	(void)partition;
-	(void)err;
+	ends->is_forbidden |= strcmp(err->code, TOPIC_FORBIDDEN) == 0;
 	if (ends->open_count)
 		ends->open_count--;
 }
@@ -207,7 +209,11 @@ judge(struct skald__doctor *doctor, const struct ends *ends, const struct known 
 
 	(void)snprintf(fix, sizeof(fix), "skald db adopt --reason restored%s",
 		skald__doctor_source_flag(doctor, flag, sizeof(flag)));
-	if (!ends->last[0])
+	if (!ends->last[0] && ends->is_forbidden)
+		skald__doctor_say(doctor, SKALD_VERDICT_WARN, "position",
+			"allow this client Read on the topics",
+			"the topics' ends are not known: this client may not read them");
+	else if (!ends->last[0])
 		skald__doctor_say(doctor, SKALD_VERDICT_OK, "position", NULL,
 			"no topic ends with a record of this stream");
 	else if (!is_beyond(ends, known))

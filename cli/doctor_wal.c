@@ -294,11 +294,16 @@ judge_slot(struct wal *wal, const struct skald_rows *rows)
 	struct skald_slice safe = skald_rows_get(rows, 0, 4);
 	bool is_active = is_true(rows, 0);
 	char drop[160];
+	char keep[160];
 	char size[24];
 	char left[24] = "no limit";
 
 	(void)snprintf(
 		drop, sizeof(drop), "SELECT pg_drop_replication_slot('%s');", wal->slot);
+	(void)snprintf(keep, sizeof(keep),
+		"ALTER SYSTEM SET max_slot_wal_keep_size = '%lldMB'; "
+		"SELECT pg_reload_conf();",
+		(long long)(held / MIB * 2 + 1024));
 	skald__size(held, size, sizeof(size));
 	if (safe.data)
 		skald__size(skald_rows_int(rows, 0, 4, 0), left, sizeof(left));
@@ -310,6 +315,11 @@ judge_slot(struct wal *wal, const struct skald_rows *rows)
 			"%s is lost: its WAL was removed. The relay catches up from the "
 			"table, then makes another",
 			wal->slot);
+	else if (skald_slice_is_text(skald_rows_get(rows, 0, 1), "unreserved"))
+		skald__doctor_say(wal->doctor, SKALD_VERDICT_FAIL, "slot", keep,
+			"%s holds %s of WAL, more than max_slot_wal_keep_size: the next "
+			"checkpoint breaks it",
+			wal->slot, size);
 	else if (!is_active && !wal->is_wanted && !wal->is_streaming)
 		skald__doctor_say(wal->doctor, SKALD_VERDICT_FAIL, "slot", drop,
 			"%s holds %s of WAL, and nobody streams any more", wal->slot,

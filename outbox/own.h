@@ -349,6 +349,7 @@ struct skald__park {
 	uint64_t ordinals[SKALD__PARK_ROWS_MAX];
 	unsigned row_count;
 	size_t row_bytes;
+	bool is_urgent; /* before the next row is produced */
 	struct skald__refusal refusals[SKALD__REFUSALS_MAX];
 	unsigned refusal_count;
 	int64_t turn_at_ms;

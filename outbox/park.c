@@ -1,8 +1,9 @@
 /*
  * park.c - keys that wait: which they are (in memory), and their rows (in the database).
  *
- * Rows to be parked are collected and written at the end of each slice in one statement on
- * the guard's session, fenced by the term; only then do they count as acknowledged. A row
+ * Rows to be parked are collected and written at the end of each slice (a head before the
+ * next row is produced, park_core.c K5) in one statement on the guard's session, fenced by
+ * the term; only then do they count as acknowledged. A row
  * is written as it was read; only a big payload, which would take its time there and hold
  * up the others, is copied inside the database. In WAL mode it may not be visible yet.
  *
@@ -188,6 +189,7 @@ skald__park_drop(struct skald_relay *r)
 		skald_buf_clear(&p->columns[i]);
 	p->row_count = 0;
 	p->row_bytes = 0;
+	p->is_urgent = false;
 	skald__release_drop(r);
 }
 
@@ -501,6 +503,7 @@ acknowledge(struct skald_relay *r)
 	}
 	p->row_count = 0;
 	p->row_bytes = 0;
+	p->is_urgent = false;
 }
 
 enum skald_rc

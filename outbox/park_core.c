@@ -13,6 +13,10 @@
  * K3  A row of a key that waits is never published, whatever it is itself.
  * K4  Only an answer parks: the broker's about this record alone, the cluster's about the
  *     topic, or a limit that was told. No answer means to wait.
+ * K5  A head is in the database before any row behind it is produced. Else a relay that
+ *     dies in between, and is not refused the next time, would publish it behind them, at a
+ *     position that a consumer with a watermark takes for old. Of a topic that is refused
+ *     nothing is produced: its heads may wait for each other.
  */
 #include "outbox/park_core.h"
 
@@ -75,6 +79,12 @@ skald__park_decide(const struct skald__park_case *c)
 	if (c->is_too_large)
 		return c->is_limit_old ? SKALD__PARK_LIMIT : SKALD__PARK_HEAD;
 	return SKALD__PARK_SEND;
+}
+
+bool
+skald__park_is_urgent(const struct skald__park_case *c)
+{
+	return !c->is_topic_refused;
 }
 
 int64_t

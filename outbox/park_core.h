@@ -40,6 +40,9 @@ enum skald__park_todo {
 
 enum skald__park_todo skald__park_decide(const struct skald__park_case *c);
 
+/* A head that was: it must be in the database before the next row is produced (K5). */
+bool skald__park_is_urgent(const struct skald__park_case *c);
+
 #define SKALD__PARK_TOO_LARGE 10 /* Kafka's number of it */
 
 /* The errors that tell of the topic, not of the record. */

@@ -243,50 +243,54 @@ too_large(const struct skald__topic *topic, uint32_t bytes)
 /*
  * One try: built, judged, produced. *todo says what is left to do: nothing (SEND) when it
  * was produced or *is_full, else *why says what is wrong with it. What the broker said the
- * last time comes in by *why when *refused is not 0.
+ * last time comes in by *why when c->refused is not 0; the rest of *c is found out.
  */
 static enum skald_rc
-try_row(struct skald_relay *r, const struct skald__row *row, int *refused,
+try_row(struct skald_relay *r, const struct skald__row *row, struct skald__park_case *c,
 	enum skald__park_todo *todo, bool *is_full, struct skald_err *why,
 	struct skald_err *err)
 {
 	const struct skald__topic *topic = NULL;
-	struct skald__park_case c = { .refused = *refused };
 	struct skald_record record = { .topic = NULL };
 	struct scratch scratch;
 	uint32_t bytes = 0;
 	enum skald_rc rc;
 
+	*c = (struct skald__park_case){ .refused = c->refused };
 	rc = skald__topics_get(r, row->cells[SKALD__COL_TOPIC], &topic, err);
 	if (rc)
 		return rc;
-	c.is_topic_refused = topic->state == SKALD__TOPIC_REFUSED;
-	if (!c.is_topic_refused && !c.refused) {
+	c->is_topic_refused = topic->state == SKALD__TOPIC_REFUSED;
+	if (!c->is_topic_refused && !c->refused) {
 		rc = build_record(r, row, topic, &scratch, &record, why);
 		bytes = bytes_of(&record);
-		if (rc ==
-			SKALD_REJECT) /* not by the broker, but no broker will have it */
-			c.refused = -1;
+		if (rc == SKALD_REJECT) /* no broker will have it */
+			c->refused = -1;
 		else if (rc)
 			goto out;
-		c.is_too_large = is_too_large(r, topic, bytes);
-		c.is_limit_old = c.is_too_large && skald__topics_is_limit_old(topic);
+		c->is_too_large = is_too_large(r, topic, bytes);
+		c->is_limit_old = c->is_too_large && skald__topics_is_limit_old(topic);
 	}
-	*todo = skald__park_decide(&c);
+	*todo = skald__park_decide(c);
 	if (*todo == SKALD__PARK_SEND) {
+		if (r->park.is_urgent) { /* K5 */
+			rc = skald__park_flush(r, why);
+			if (rc)
+				goto out;
+		}
 		rc = skald_producer_send(r->publisher.producer, &record, is_full, why);
 		if (rc == SKALD_REJECT) {
-			c.refused = *refused = number_of(why);
-			*todo = skald__park_decide(&c);
+			c->refused = number_of(why);
+			*todo = skald__park_decide(c);
 			return SKALD_OK;
 		}
 		if (!rc && !*is_full)
 			skald__window_push(&r->window, row->mark, bytes);
 		goto out;
 	}
-	if (c.is_topic_refused)
+	if (c->is_topic_refused)
 		*why = *topic->why;
-	else if (c.is_too_large && !c.refused)
+	else if (c->is_too_large && !c->refused)
 		*why = too_large(topic, bytes);
 	rc = SKALD_OK;
 out:
@@ -324,13 +328,14 @@ static enum skald_rc
 step_slowly(struct skald_relay *r, const struct skald__row *row, int refused,
 	struct skald_err *why, bool *is_full, struct skald_err *err)
 {
+	struct skald__park_case c = { .refused = refused };
 	enum skald__park_todo todo = SKALD__PARK_LOOK;
 	enum skald_rc rc = SKALD_OK;
 
 	for (int tries = 0; tries < TRIES_MAX && !rc; tries++) {
-		int said = refused;
+		int said = c.refused;
 
-		rc = try_row(r, row, &refused, &todo, is_full, why, err);
+		rc = try_row(r, row, &c, &todo, is_full, why, err);
 		if (rc)
 			break;
 		switch (todo) {
@@ -342,9 +347,11 @@ step_slowly(struct skald_relay *r, const struct skald__row *row, int refused,
 		case SKALD__PARK_HEAD:
 			if (said)
 				learn(r, row, why);
-			return skald__park_row(r, row, why, err);
+			rc = skald__park_row(r, row, why, err);
+			r->park.is_urgent |= skald__park_is_urgent(&c);
+			return rc;
 		case SKALD__PARK_LOOK:
-			refused = 0;
+			c.refused = 0;
 			skald__topics_forget(r, row->cells[SKALD__COL_TOPIC]);
 			break;
 		case SKALD__PARK_LIMIT:

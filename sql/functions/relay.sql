@@ -203,7 +203,8 @@ BEGIN
         UPDATE skald.relay SET acked_snapshot = acked,
             tick_snapshot = CASE WHEN is_work THEN seen ELSE acked END,
             tick = r.tick + is_work::int, done_id = -1, done_ordinal = 0, epoch = r.epoch,
-            epoch_wanted = r.epoch_wanted AND NOT open_next, recover_from = r.recover_from,
+            -- one that was wanted meanwhile still is
+            epoch_wanted = epoch_wanted AND NOT (r.epoch_wanted AND open_next), recover_from = r.recover_from,
             position = coalesce(done_position, position), heartbeat_at = clock_timestamp()
             WHERE term = my_term AND tick = r.tick;
         held := FOUND;

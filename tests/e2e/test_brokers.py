@@ -95,20 +95,20 @@ def one_killed_at_a_time(t, mode, kill_count):
     assert daemon.alive and mode_of(url) == mode
 
 
-for _mode, _count in (("poll", 1), ("wal", 2)):
+for _mode in MODES:
     e2e("e2e.brokers.one_killed_at_a_time." + _mode, records=1000, effects=1000, kafka=False,
         timeout=300 + 25 * BROKER_KILLS)(
-            lambda t, m=_mode, n=_count: one_killed_at_a_time(t, m, BROKER_KILLS or n))
+            lambda t, m=_mode: one_killed_at_a_time(t, m, BROKER_KILLS or 1))
 
 
 # --- Kafka away, with a limit for what the slot may hold --------------------------------------
 
-LIMIT_MB = 32
-WAL_MB = 64  # max_wal_size of the outage's cluster
+LIMIT_MB = 32 if OUTAGE_SECONDS else 8
+WAL_MB = 64 if OUTAGE_SECONDS else 8  # max_wal_size of the outage's cluster
 
 
 def ballast(url, mb):
-    """WAL that is nobody's: rows of about a megabyte in all."""
+    """WAL that is nobody's."""
     psql(url, "INSERT INTO public.ballast SELECT repeat(md5(random()::text), 60)"
               " FROM generate_series(1, %d)" % (mb * 500))
 
@@ -143,14 +143,15 @@ def within_bound(most_mb, bound_mb):
 def outage(t, limit):
     """Kafka away while WAL is written: returns (findings about pg_wal, url, sink, topic, ...)."""
     k = t.private_kafka()
-    pg = t.cluster(max_wal_size="'%dMB'" % WAL_MB, min_wal_size="'32MB'",
+    pg = t.cluster(segment_mb=1, max_wal_size="'%dMB'" % WAL_MB, min_wal_size="'4MB'",
                    checkpoint_timeout="'30s'")
     url, sink = t.database(cluster=pg), t.database()
     topic = t.topic("outage", partitions=3)
     applier(t, sink, topic)
     daemon = relay(t, url, "wal", settings={"relay.slot_limit": limit})
-    psql(url, "CREATE UNLOGGED TABLE public.nothing (i int); CREATE TABLE public.ballast (t text)")
-    load = writers.Writers(t, url, topic, clients=8, rate=OUTAGE_RATE if OUTAGE_SECONDS else 200)
+    psql(url, "CREATE TABLE public.ballast (t text)")
+    load = writers.Writers(t, url, topic, clients=8, single=bool(OUTAGE_SECONDS),
+                           rate=OUTAGE_RATE if OUTAGE_SECONDS else 60)
     load.start()
     t.kafka.wait_count(topic, 300)
     watch = WalWatch(pg)
@@ -161,14 +162,16 @@ def outage(t, limit):
                    "the outage to be over", every=1)
     else:
         for _ in range(20):
-            ballast(url, 16)
+            ballast(url, 4)
             pg.sql("CHECKPOINT")
             time.sleep(0.3)  # as long as a limit may take to be noticed
     load.stop()
+    t.log("%.0f events a second were committed meanwhile" % (
+        load.committed_count() / (time.monotonic() - down)))
     pg.sql("CHECKPOINT")
     most = watch.done()
     # The limit, what a checkpoint cycle may add, and what is written before it is noticed.
-    bound = LIMIT_MB + 2 * WAL_MB + 96
+    bound = LIMIT_MB + 2 * WAL_MB + (128 if OUTAGE_SECONDS else 24)
     t.log("limit %s: pg_wal held %.0f MB at most in %.0f s, bound %d MB" % (
         limit, most, time.monotonic() - down, bound))
     return within_bound(most, bound), k, url, sink, topic, load, daemon

@@ -411,4 +411,4 @@ def compare(t, mode, sides, what, limit):
 
 for _mode in MODES:
     e2e("e2e.parked.cost_for_others." + _mode, records=2 * ROUNDS * ROUND_EVENTS, kafka=False,
-        alone=True, timeout=300)(lambda t, m=_mode: cost_for_others(t, m))
+        timeout=300)(lambda t, m=_mode: cost_for_others(t, m))

@@ -471,8 +471,12 @@ def garbage_commands(t):
 @e2e("e2e.saga.retention", records=31, effects=93)
 def retention(t):
     """Finished sagas go with all they left, one that is open stays; their keys answer as
-    before, and what comes late for one is a dead letter."""
+    before, and what comes late for one is a dead letter. A participant's own relay sweeps its
+    barrier."""
     shop = Shop(t).all()
+    psql(shop.urls["payment"], "INSERT INTO skald.barrier (participant, idempotency_key, state,"
+         " outcome, at) VALUES ('payment', '018f0000-0000-7000-8000-000000000001:charge:action',"
+         " 'answered', 'success', '2024-04-21')")
     shop.daemon(settings={"retention.sagas": "1s"})
     shop.deploy()
     shop.start(30)
@@ -502,6 +506,9 @@ def retention(t):
     wait_until(lambda: psql(shop.url, left % "saga") == [["0", "31"]], 60, "run 2 to be swept")
     assert sorted(shop.ids) == sorted(
         r[0] for r in psql(shop.url, "SELECT id FROM skald.saga_past"))
+    wait_until(lambda: psql(shop.urls["payment"], "SELECT count(*), min(idempotency_key) >"
+                            " '018f0000-0001' FROM skald.barrier") == [["31", "t"]], 30,
+               "the old row of the barrier to be swept, and no other")
     assert Counter(shop.ledger()) == Counter(
         (i, step, "action") for i in shop.ids for step in SERVICES.values()), shop.ledger()
     t.checked(records=len(shop.ids), effects=len(shop.ledger()))

@@ -53,7 +53,8 @@ def relay_stopped(t, mode, stopped_s):
     t.check_topic(topic, expected=ids, version=VERSION)
 
 
-e2e("e2e.takeover.relay_stopped", records=2000, alone=True)(lambda t: relay_stopped(t, "poll", 10))
+e2e("e2e.takeover.relay_stopped.poll", records=2000, alone=True)(
+    lambda t: relay_stopped(t, "poll", 10))
 e2e("e2e.takeover.relay_stopped.wal", records=1000, alone=True)(
     lambda t: relay_stopped(t, "wal", 4))
 

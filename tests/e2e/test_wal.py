@@ -201,7 +201,8 @@ def after_the_loss(t, url, sink, topic, before, daemon):
 def slot_invalidated(t):
     """max_slot_wal_keep_size takes the slot of a relay that was down: the table is caught up
     from, flagged ce_recovered, then it streams again; nothing is lost."""
-    pg = t.cluster(max_slot_wal_keep_size="'16MB'", max_wal_size="'64MB'", min_wal_size="'32MB'")
+    pg = t.cluster(segment_mb=1, max_slot_wal_keep_size="'2MB'", max_wal_size="'4MB'",
+                   min_wal_size="'2MB'")
     url, sink = t.database(cluster=pg), t.database()
     topic = t.topic("invalid", partitions=2)
     applier(t, sink, topic)
@@ -216,7 +217,7 @@ def slot_invalidated(t):
 
     def invalidated():
         psql(url, "INSERT INTO ballast SELECT repeat(md5(random()::text), 60) FROM"
-                  " generate_series(1, 20000); SELECT pg_switch_wal(); CHECKPOINT;")
+                  " generate_series(1, 3000); SELECT pg_switch_wal(); CHECKPOINT;")
         return slot_state(url)[1] == "lost"
 
     wait_until(invalidated, 60, "PostgreSQL to invalidate the slot")
@@ -336,7 +337,7 @@ INSERT INTO skald.outbox (message_id, topic, key, type, source, correlation_id, 
 SELECT ('018f0000-0000-7000-8000-' || lpad(to_hex(i), 12, '0'))::uuid, '%s',
     convert_to('k' || i %% 1000, 'UTF8'), 't', '/s', 'c',
     '00-' || lpad(to_hex(i), 32, '0') || '-' || lpad(to_hex(i), 16, '0') || '-01',
-    convert_to('{"version": ' || i || ', "x": "' || repeat('x', 250) || '"}', 'UTF8')
+    convert_to('{"version": ' || i || ', "x": "' || repeat('x', 100) || '"}', 'UTF8')
 FROM generate_series(1, %d) i
 """
 

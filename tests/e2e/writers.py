@@ -56,11 +56,17 @@ SCRIPT = SCRIPT.replace(r"\if :{sp}", "\\set sp :dice % 3 = 0\n\\if :sp")
 SCRIPT = SCRIPT.replace(r"\if :{rb}", "\\set rb :dice <= 3\n\\if :rb")
 
 
+SINGLE = "\\set a random(1, 3 * :third)\nSELECT app.change(:topic, :a);\n"
+
+
 class Writers:
-    """pgbench with the script above: clients connections, transactions each or seconds."""
+    """pgbench with the script above: clients connections, transactions each or seconds.
+
+    single: one event a transaction, nothing else.
+    """
 
     def __init__(self, t, url, topic, clients=64, transactions=None, rate=None, keys=999,
-                 setup=True, settings=None):
+                 setup=True, settings=None, single=False):
         self.t = t
         self.url = url
         self.topic = topic
@@ -68,7 +74,7 @@ class Writers:
             psql(url, TABLES % keys)
         script = os.path.join(t.dir, "writers-%s.sql" % topic[-20:])
         with open(script, "w") as f:
-            f.write(SCRIPT)
+            f.write(SINGLE if single else SCRIPT)
         os.chmod(script, 0o644)
         argv = ["pgbench", "-n", "-c", str(clients), "-j", "2", "-f", script,
                 "-D", "topic='%s'" % topic, "-D", "third=%d" % (keys // 3),

@@ -278,6 +278,12 @@ class Slots(Case):
         self.sql("ALTER SYSTEM SET max_wal_size = '64MB'")
         self.sql("SELECT pg_reload_conf()")
         self.make_slot()
+        self.addCleanup(self.sql, "ALTER SYSTEM RESET max_slot_wal_keep_size")
+        for _ in range(5):  # no checkpoint yet
+            self.sql("SELECT pg_switch_wal(); SELECT txid_current()")
+        self.repair("slot", "the next checkpoint breaks it")
+        self.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
+        self.sql("SELECT pg_reload_conf()")
         for _ in range(6):
             self.sql("SELECT pg_switch_wal(); SELECT txid_current(); CHECKPOINT")
         self.repair("slot", "is lost")

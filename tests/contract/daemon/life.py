@@ -253,7 +253,7 @@ class Life(unittest.TestCase):
             notify.settimeout(20)
             p = self.daemon("skaldd", url, self.broker(),
                             env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}).start()
-            while heard.count("WATCHDOG=1") < 3:
+            while heard.count("WATCHDOG=1") < 3 or "READY=1" not in heard:
                 heard.append(notify.recv(200).decode())
             self.assertEqual(heard.count("READY=1"), 1)
             threading.Thread(target=p.term).start()

@@ -2,6 +2,7 @@
 
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #define WAIT_MS 10000
 
 const char *kit_role = "postgres";
+struct kit_ways kit_ways;
 bool kit_one_in_flight;
 
 static struct {
@@ -162,6 +164,9 @@ kit_relay_start_with(struct kit_relay *r, const char *database, int64_t retentio
 	conf.kafka = kit_kafka();
 	conf.topics = topics;
 	conf.retention_ms = retention_ms;
+	conf.wants_wal = kit_ways.wants_wal;
+	conf.slot_limit_bytes = kit_ways.slot_limit_bytes;
+	conf.gate = kit_ways.gate;
 	if (skald_metrics_create(&r->metrics, &err))
 		die("metrics", &err);
 	conf.metrics = r->metrics;
@@ -170,6 +175,15 @@ kit_relay_start_with(struct kit_relay *r, const char *database, int64_t retentio
 		die("relay", &err);
 	if (pthread_create(&r->thread, NULL, run, r))
 		die("thread", NULL);
+}
+
+bool
+kit_relay_start_wal(struct kit_relay *r, const char *database, int64_t retention_ms)
+{
+	kit_ways.wants_wal = true;
+	kit_relay_start(r, database, retention_ms);
+	kit_ways = (struct kit_ways){ 0 };
+	return kit_wait_metric(r, "skald_relay_streaming", 1);
 }
 
 void
@@ -244,6 +258,42 @@ kit_wait_relayed(struct skald_sql *sql)
 		"SELECT count(*) FROM skald.outbox, skald.relay "
 		"WHERE NOT pg_visible_in_snapshot(xid, acked_snapshot)",
 		0);
+}
+
+/* --- load --------------------------------------------------------------------------- */
+
+static void *
+add_rows(void *arg)
+{
+	struct kit_load *load = arg;
+	struct skald_sql *sql = pg_session(load->database, "postgres", SKALD_SQL_TOOL);
+
+	for (int n = 0; !atomic_load(&load->is_over); n++) {
+		int rows = 1 + n % 5, from = load->from + load->added;
+
+		kit_add_numbered(sql, load->database, from, from + rows - 1);
+		load->added += rows;
+		(void)usleep(500);
+	}
+	skald_sql_close(sql);
+	return NULL;
+}
+
+void
+kit_load_start(struct kit_load *load, const char *database, int from)
+{
+	memset(load, 0, sizeof(*load));
+	load->database = database;
+	load->from = from;
+	if (pthread_create(&load->thread, NULL, add_rows, load))
+		die("thread", NULL);
+}
+
+void
+kit_load_stop(struct kit_load *load)
+{
+	atomic_store(&load->is_over, true);
+	(void)pthread_join(load->thread, NULL);
 }
 
 /* --- reading ------------------------------------------------------------------------ */

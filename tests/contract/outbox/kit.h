@@ -53,6 +53,14 @@ extern const char *kit_role; /* as whom relays connect: postgres */
  */
 extern bool kit_one_in_flight;
 
+/* How relays are started besides: mode poll, no limit, no gate. */
+struct kit_ways {
+	bool wants_wal;
+	int64_t slot_limit_bytes;
+	const char *gate;
+};
+extern struct kit_ways kit_ways;
+
 /* A relay on a thread of its own; the tests name topic and database alike. */
 struct kit_relay {
 	struct skald_relay *relay;
@@ -63,6 +71,8 @@ struct kit_relay {
 	struct skald_err err;
 };
 void kit_relay_start(struct kit_relay *r, const char *database, int64_t retention_ms);
+/* In mode wal from the start: waits until it streams. */
+bool kit_relay_start_wal(struct kit_relay *r, const char *database, int64_t retention_ms);
 void kit_relay_start_with(struct kit_relay *r, const char *database, int64_t retention_ms,
 	const struct skald_topic_conf *topics);
 void kit_relay_stop(struct kit_relay *r); /* drains, joins, destroys */
@@ -73,6 +83,16 @@ bool kit_wait_metric(struct kit_relay *r, const char *name, int64_t at_least);
 bool kit_wait(struct skald_sql *sql, const char *query, int64_t want);
 /* Wait until the relay has acknowledged and recorded everything that is committed now. */
 bool kit_wait_relayed(struct skald_sql *sql);
+
+/* A thread that adds numbered rows in transactions of 1 to 5 until it is told to stop. */
+struct kit_load {
+	pthread_t thread;
+	const char *database;
+	_Atomic bool is_over;
+	int from, added;
+};
+void kit_load_start(struct kit_load *load, const char *database, int from);
+void kit_load_stop(struct kit_load *load);
 
 /* Adds rows `from` to `to`; keys 'k0' to 'k49', data is the row's number. */
 void kit_add_numbered(struct skald_sql *sql, const char *topic, int from, int to);

@@ -646,7 +646,5 @@ main(void)
 		CHECK(fewer_partitions_are_taken_up_at_once),
 	};
 
-	if (getenv("ONLY"))
-		return check_main("x", &cases[strtol(getenv("ONLY"), NULL, 10)], 1);
 	return check_main("contract.outbox.park", cases, CHECK_COUNT(cases));
 }

@@ -270,6 +270,44 @@ a_long_transaction_keeps_its_row_while_leaves_are_emptied(void)
 	skald_sql_close(sql);
 }
 
+/* pg_dump holds ACCESS SHARE on every leaf for as long as it takes. */
+static void
+d26_a_dump_delays_the_ring_and_nobody_else(void)
+{
+	struct skald_sql *sql = pg_open("dump", SKALD_SQL_TOOL);
+	struct skald_sql *dump = pg_session("dump", "postgres", SKALD_SQL_TOOL);
+	struct kit_records all;
+	struct kit_relay r;
+	int64_t slowest_ms = 0;
+
+	kit_relay_start(&r, "dump", 100);
+	add(sql, "dump", 0);
+	pg_exec(dump, "BEGIN ISOLATION LEVEL REPEATABLE READ;"
+		      "LOCK TABLE skald.outbox IN ACCESS SHARE MODE");
+	for (int i = 1; i <= 10; i++) {
+		int64_t began_ms = skald_mono_ms();
+
+		add(sql, "dump", i);
+		if (skald_mono_ms() - began_ms > slowest_ms)
+			slowest_ms = skald_mono_ms() - began_ms;
+		pg_exec(sql, "SELECT setval('skald.outbox_id', last_value + 700000) "
+			     "FROM skald.outbox_id");
+		CU_ASSERT(kit_wait_relayed(sql));
+		(void)usleep(60000); /* a turn of the ring's or two */
+	}
+	CU_ASSERT_EQUAL(pg_int(sql, "SELECT count(*) FROM skald.outbox"), 11);
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_truncated_total"), 0);
+	CU_ASSERT(slowest_ms < 1000);
+	pg_exec(dump, "COMMIT");
+	CU_ASSERT(kit_wait(sql, "SELECT count(*) FROM skald.outbox", 0));
+	kit_relay_stop(&r);
+	all = kit_read("dump");
+	CU_ASSERT_EQUAL(all.count, 11);
+	kit_free(&all);
+	skald_sql_close(dump);
+	skald_sql_close(sql);
+}
+
 /* 20 million ids, the ring goes round twice, no daemon: every leaf is written again. */
 static void
 a_ring_that_comes_round_is_only_emptied_later(void)
@@ -312,6 +350,7 @@ main(void)
 		CHECK(the_sequence_moves_only_forward_and_only_when_all_is_old),
 		CHECK(a_quiet_outbox_is_emptied),
 		CHECK(a_long_transaction_keeps_its_row_while_leaves_are_emptied),
+		CHECK(d26_a_dump_delays_the_ring_and_nobody_else),
 		CHECK(a_ring_that_comes_round_is_only_emptied_later),
 	};
 

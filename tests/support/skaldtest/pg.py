@@ -65,7 +65,9 @@ class Cluster:
         pg.stop("immediate"); pg.start()    # a crash and the recovery after it
     """
 
-    def __init__(self, directory=None, settings=None):
+    def __init__(self, directory=None, settings=None, segment_mb=None):
+        """segment_mb: size of a WAL file, 16 without it; small ones make small bounds."""
+        self.segment_mb = segment_mb
         self.owns_dir = directory is None
         self.dir = directory or private_dir("skald-pg-")
         self.data = os.path.join(self.dir, "data")
@@ -103,7 +105,8 @@ class Cluster:
         else:
             os.makedirs(self.dir, exist_ok=True)
         self._run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres",
-                  "--no-locale", "-E", "UTF8", "-N")
+                  "--no-locale", "-E", "UTF8", "-N",
+                  *(["--wal-segsize=%d" % self.segment_mb] if self.segment_mb else []))
         for attempt in range(5):  # another may take the port between asking and binding
             self.port = free_port()
             self._write_settings()

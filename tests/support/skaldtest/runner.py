@@ -92,9 +92,10 @@ class Test:
             self._kafka = Kafka()
         return self._kafka
 
-    def cluster(self, **settings):
+    def cluster(self, segment_mb=None, **settings):
         """One more PostgreSQL cluster, with settings of its own."""
-        cluster = Cluster(os.path.join(self.dir, "pg%d" % len(self.clusters)), settings).create()
+        cluster = Cluster(os.path.join(self.dir, "pg%d" % len(self.clusters)), settings,
+                          segment_mb).create()
         self.clusters.append(cluster)
         return cluster
 
