@@ -21,6 +21,7 @@ skald__feed_peek(struct skald_relay *r, struct skald__row *row)
 		if (r->core.is_wal)
 			row->position = skald__wal_place_of_released(r);
 		skald__release_peek(r, row);
+		row->is_recovered = !r->core.is_wal && r->recover.is_tick;
 		return;
 	}
 	if (r->core.is_wal) {

@@ -314,6 +314,7 @@ struct skald__publisher {
 	uint64_t stuck_ordinal; /* which is over when this row is acknowledged */
 	int64_t probe_at_ms;
 	int64_t push_at_ms; /* what lingers, unless more is sent; 0: nothing does */
+	bool breath_due; /* so much was sent of late that more is on its way */
 };
 
 /* --- keys that wait (park.c, release.c) ------------------------------------------------------- */

@@ -404,7 +404,8 @@ static void
 push(struct skald_relay *r, bool is_quiet)
 {
 	r->publisher.push_at_ms = 0;
-	if (!skald_producer_push(r->publisher.producer, is_quiet))
+	r->publisher.breath_due = !skald_producer_push(r->publisher.producer, is_quiet);
+	if (r->publisher.breath_due)
 		r->publisher.push_at_ms = skald_mono_ms() + PUSH_MS;
 }
 

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,6 +24,7 @@
 #define MARK_MS     100
 #define PROGRESS_MS 1000
 #define SLICE_ROWS  256
+#define BREATH_US   200
 #define TIRED_MS    1000 /* idle for so long: writers wake us */
 #define ASLEEP_MS   5000
 
@@ -313,6 +315,24 @@ hear(struct skald_relay *r)
 }
 
 /*
+ * A busy stream that is dry for the moment: the server sends every message by itself and,
+ * if we sleep on the socket, wakes us for each, which costs both more than the message.
+ * So do not look for a little while, less than it takes to fill the socket.
+ */
+static bool
+breathe(struct skald_relay *r)
+{
+	const struct timespec little = { .tv_nsec = BREATH_US * 1000L };
+
+	if (!r->publisher.breath_due || !r->wal.is_started || !r->core.is_dry)
+		return false;
+	r->publisher.breath_due = false;
+	(void)nanosleep(&little, NULL);
+	skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_READABLE });
+	return true;
+}
+
+/*
  * Commits of others wake an idle relay, through the wake pipe of the process or, asleep,
  * by NOTIFY; while rows are under way only reports matter, and what the stream brings.
  */
@@ -328,6 +348,8 @@ wait(struct skald_relay *r, int64_t at_ms)
 	if (push_at_ms && push_at_ms < at_ms && skald__feed_is_empty(r))
 		at_ms = push_at_ms;
 	left_ms = at_ms - skald_mono_ms();
+	if (breathe(r))
+		return;
 	if (r->publisher.producer)
 		fds[0].fd = skald_producer_fd(r->publisher.producer);
 	if (r->wal.session && (!r->wal.is_started || r->core.is_dry))

@@ -137,6 +137,9 @@ next_sending(const struct skald__relay_core *c, int64_t now_ms)
 static struct skald__relay_do
 next_recording(const struct skald__relay_core *c, int64_t now_ms)
 {
+	if (c->nap !=
+		SKALD__NAP_AWAKE) /* there is work: writers need not call any more */
+		return do_verb(SKALD__DO_DOZE);
 	bool is_chore_due = now_ms >= c->ring_at_ms || is_slot_due(c, now_ms);
 
 	return (struct skald__relay_do){ .verb = SKALD__DO_TURN,
@@ -169,7 +172,8 @@ static struct skald__relay_do
 next_streaming(const struct skald__relay_core *c, int64_t now_ms)
 {
 	bool is_draining = c->drain_due && c->is_caught_up;
-	bool may_begin = !c->is_stopping && (!is_draining || !c->is_between);
+	bool is_halting = is_draining || c->is_stopping;
+	bool may_begin = !is_halting || !c->is_between; /* no half of a transaction */
 	int64_t at_ms;
 
 	if (c->must_leave)
@@ -180,7 +184,7 @@ next_streaming(const struct skald__relay_core *c, int64_t now_ms)
 	if (now_ms >= c->ring_at_ms)
 		return do_verb(SKALD__DO_RING);
 	if (may_begin && can_send(c, now_ms))
-		return send(c, is_draining);
+		return send(c, is_halting);
 	if (must_ask_gate(c, now_ms))
 		return do_verb(SKALD__DO_GATE);
 	if (may_begin && !c->is_dry && !c->is_stuffed &&
@@ -202,7 +206,7 @@ static bool
 is_open(const struct skald__relay_core *c)
 {
 	if (c->state == SKALD__RELAY_STREAMING)
-		return c->sent > c->done || c->resume > c->recorded;
+		return c->sent > c->done || c->resume > c->recorded || !c->is_between;
 	return c->state == SKALD__RELAY_SENDING || c->state == SKALD__RELAY_RECORDING ||
 	       (c->state == SKALD__RELAY_REBUILDING && !c->is_wal);
 }

@@ -91,7 +91,7 @@ class Relay:
         self.http = None
         return None
 
-    def wait(self, what, is_so, timeout_s=300, step_s=0.01):
+    def wait(self, what, is_so, timeout_s=300, step_s=0.02):
         until = time.monotonic() + timeout_s
         while not is_so():
             if self.proc.poll() is not None or time.monotonic() > until:

@@ -109,23 +109,40 @@ def parked_are_seen(t, url, daemon, topic, never):
 def act_on_head(t, url, topic, never, large, mode):
     """Poll: the head is skipped, its key goes on without it. Wal: the topic takes it now."""
     before = psql(url, "SELECT attempts FROM skald.parked_key WHERE topic = '%s'" % topic)
-    t.skald("outbox", "retry", "--topic", topic, "--key", "k3", "--yes", url=url)
+
+    def audited():  # while the relay tries by itself there is nothing to ask for
+        t.skald("outbox", "retry", "--topic", topic, "--key", "k3", "--yes", url=url, check=False)
+        return psql(url, "SELECT 1 FROM skald.audit WHERE action = 'outbox.retry'")
+
+    wait_until(audited, 20, "a retry to be asked for", every=0.3)
     wait_until(lambda: psql(url, "SELECT attempts FROM skald.parked_key WHERE topic = '%s'"
                             % topic) > before, 20, "the retry to be refused again")
     assert parked(url)[(topic, "k3")] == 21
     if mode == "poll":
-        t.skald("outbox", "skip", "--topic", topic, "--key", "k3", "--reason", "too large",
-                "--yes", url=url)
+        act = ("skip", "--reason", "too large")
     else:
         t.kafka.configure_topic(topic, max_message_bytes=19 * 1024 * 1024)
-        t.skald("outbox", "retry", "--topic", topic, "--key", "k3", "--yes", url=url)
+        act = ("retry",)
+
+    def taken():  # 5 while the relay tries by itself; 1 when it has succeeded by itself
+        return t.skald("outbox", act[0], "--topic", topic, "--key", "k3", *act[1:], "--yes",
+                       url=url, check=False).returncode in (0, 1)
+
+    wait_until(taken, 20, "the " + act[0] + " to be taken", every=0.3)
+    last = []
 
     def all_given_up():
-        t.skald("outbox", "skip", "--topic", never, "--reason", "gone", "--yes", url=url,
-                check=False)
+        done = t.skald("outbox", "skip", "--topic", never, "--reason", "gone", "--yes", url=url,
+                       check=False)
+        last[:] = [done.returncode, done.stdout, done.stderr] + psql(
+            url, "SELECT convert_from(key, 'UTF8'), waiting, attempts, next_at, releasing_id,"
+                 " code FROM skald.parked_key WHERE topic = '%s'" % never)
         return not any(place[0] == never for place in parked(url))
 
-    wait_until(all_given_up, 60, "the keys of the missing topic to be given up", every=0.3)
+    try:
+        wait_until(all_given_up, 60, "the keys of the missing topic to be given up", every=0.3)
+    finally:
+        t.log("last: %r" % last[:6])
     audit = {r[0] for r in psql(url, "SELECT action FROM skald.audit")}
     assert {"outbox.retry", "outbox.skip"} <= audit, audit
 

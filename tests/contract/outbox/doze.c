@@ -19,6 +19,14 @@ fall_asleep(struct kit_relay *r)
 	(void)usleep(FALLS_MS * 1000);
 }
 
+static bool
+is_awake_soon(struct kit_relay *r)
+{
+	for (int i = 0; i < 2000 && kit_metric(r, "skald_relay_asleep") != 0; i++)
+		(void)usleep(1000);
+	return kit_metric(r, "skald_relay_asleep") == 0;
+}
+
 static int64_t
 publish_ms(struct kit_relay *r, struct skald_sql *sql, const char *script)
 {
@@ -44,6 +52,7 @@ a_commit_wakes_it(void)
 			&r, sql, "SELECT skald.outbox_add('woken', 'k', 't', '{}')");
 		worst_ms = ms > worst_ms ? ms : worst_ms;
 		CU_ASSERT(kit_wait_metric(&r, "skald_relay_woken_total", i + 1));
+		CU_ASSERT(is_awake_soon(&r)); /* the flag goes down once it has sent */
 	}
 	printf("(at most %lld ms) ", (long long)worst_ms);
 	CU_ASSERT(worst_ms < SOON_MS);

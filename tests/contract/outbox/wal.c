@@ -189,29 +189,27 @@ trouble_repeats_equal_positions(void)
 	end(sql);
 }
 
-/* One transaction that is larger than the queue, the window and one chunk. */
+/* One transaction that is larger than the queue, the window and one chunk: who is told to
+   stop in the middle of it finishes it, and nothing comes twice. */
 static void
-a_big_transaction_interrupted(void)
+a_big_transaction_is_finished_by_a_stop(void)
 {
 	struct skald_sql *sql = pg_open("large", SKALD_SQL_TOOL);
 	struct kit_records all;
 	struct skald_position first = { 0 }, at;
 	struct kit_relay r;
-	unsigned repeats = 0;
 	int64_t published;
 
 	CU_ASSERT(kit_relay_start_wal(&r, "large", 0));
 	kit_add_numbered(sql, "large", 1, 30000);
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 3000));
-	r.drain_ms = 0;
 	published = kit_metric(&r, "skald_relay_published_total");
 	kit_relay_stop(&r);
 	printf("(stopped at about %lld) ", (long long)published);
 	CU_ASSERT(kit_relay_start_wal(&r, "large", 0));
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_relay_stop(&r);
-	check_all("large", 30000, &repeats);
-	CU_ASSERT(repeats > 0 || published >= 30000);
+	check_all("large", 30000, NULL);
 	all = kit_read("large");
 	for (unsigned i = 0; i < all.count; i++) {
 		CU_ASSERT(position_of(&all.items[i], &at));
@@ -523,7 +521,7 @@ main(void)
 		CHECK(a_position_is_commit_and_ordinal),
 		CHECK(a_dead_producer_is_replaced_without_a_gap),
 		CHECK(trouble_repeats_equal_positions),
-		CHECK(a_big_transaction_interrupted),
+		CHECK(a_big_transaction_is_finished_by_a_stop),
 		CHECK(the_position_stays_before_a_big_transaction),
 		CHECK(postgresql_restarts_in_order),
 		CHECK(postgresql_crashes),

@@ -266,7 +266,7 @@ static const struct row {
 		V(ABANDON)),
 	ROW(SENDING_ASLEEP, ON(DOZING), S(SENDING), L(NONE), N(AWAKE), V(WAIT)),
 	ROW(SENDING_ASLEEP, ON(ACKED, .ordinal = 1, .resume = 1), S(RECORDING), L(NONE),
-		N(ASLEEP), V(TURN)),
+		N(ASLEEP), V(DOZE)),
 	/* the gate */
 	ROW(SENDING_GATED, ON(GATED, .at_ms = NOW + 2), S(SENDING), L(NONE), N(AWAKE),
 		V(WAIT)),
@@ -339,7 +339,7 @@ static const struct row {
 	ROW(STREAMING_SENT, ON(ACKED, .ordinal = 5, .resume = 5), S(STREAMING), L(NONE),
 		N(AWAKE), V(SEND)),
 	ROW(STREAMING_SENT, ON(STOP, .at_ms = 2000), S(STREAMING), L(NONE), N(AWAKE),
-		V(WAIT)),
+		V(SEND)),
 	ROW(STREAMING_SENT, ON(RECORDED, .epoch_due = true), S(STREAMING), L(NONE),
 		N(AWAKE), V(SEND)),
 	ROW(STREAMING_DRAIN, ON(SENT, .count = 1, .is_between = true), S(STREAMING),
@@ -622,17 +622,22 @@ idle_it_records_now_and_then(void)
 	CU_ASSERT_EQUAL(skald__relay_next(&c, NOW + 400).verb, V(WAIT));
 }
 
-/* Drains: what is sent is waited for and written down, nothing else is begun. */
+/* Drains: the transaction that is begun is finished, waited for and written down. */
 static void
 a_stop_finishes_what_is_sent(void)
 {
 	struct skald__relay_core c = core_in(STREAMING_SENT);
+	struct skald__relay_do todo;
 
 	see(&c, EV(STOP, .at_ms = 5000));
+	todo = skald__relay_next(&c, NOW);
+	CU_ASSERT_EQUAL(todo.verb, V(SEND));
+	CU_ASSERT(todo.to_mark);
+	see(&c, EV(SENT, .count = 1, .is_between = true));
 	CU_ASSERT_EQUAL(next(&c), V(WAIT));
-	see(&c, EV(ACKED, .ordinal = 5, .resume = 4));
+	see(&c, EV(ACKED, .ordinal = 6, .resume = 6));
 	CU_ASSERT_EQUAL(skald__relay_next(&c, NOW + conf.mark_ms).verb, V(RECORD));
-	see(&c, EV(RECORDED, .ordinal = 4));
+	see(&c, EV(RECORDED, .ordinal = 6));
 	CU_ASSERT_EQUAL(next(&c), V(GIVE_UP));
 }
 

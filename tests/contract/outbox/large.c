@@ -1,0 +1,123 @@
+/*
+ * contract.outbox.large - windows of more rows, or bytes, than one chunk holds: all of
+ * them, once, in the order of their ids, whatever the order the server finds them in.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/headers.h"
+#include "outbox/outbox.h"
+#include "tests/contract/outbox/kit.h"
+#include "tests/support/check.h"
+
+/* Rows `from` to `to`; the type says which. */
+static void
+add(struct skald_sql *sql, const char *topic, int from, int to, int bytes)
+{
+	char script[320];
+
+	(void)snprintf(script, sizeof(script),
+		"SELECT skald.outbox_add_bytes(topic => '%s', type => n::text,"
+		" key => convert_to('k' || n %% 50, 'UTF8'), content_type => "
+		"'text/plain',"
+		" data => convert_to(repeat('x', %d), 'UTF8'))"
+		" FROM generate_series(%d, %d) AS n",
+		topic, bytes, from, to);
+	pg_exec(sql, script);
+}
+
+static int
+by_position(const void *a, const void *b)
+{
+	return strcmp(kit_header(a, SKALD_H_SEQUENCE), kit_header(b, SKALD_H_SEQUENCE));
+}
+
+/* By their positions the records are rows 1 to count. */
+static void
+is_whole(const char *topic, unsigned count)
+{
+	struct kit_records all = kit_read(topic);
+	unsigned wrong = 0;
+
+	CU_ASSERT_EQUAL(all.count, count);
+	qsort(all.items, all.count, sizeof(all.items[0]), by_position);
+	for (unsigned i = 0; i < all.count; i++)
+		wrong += strtoul(kit_header(&all.items[i], SKALD_H_TYPE), NULL, 10) !=
+			 i + 1;
+	CU_ASSERT_EQUAL(wrong, 0);
+	kit_free(&all);
+}
+
+/* The index on xid finds 1 to 400 and 12,001 to 12,400 first; ids say otherwise. */
+static void
+rows_found_out_of_order_go_out_in_order(void)
+{
+	struct skald_sql *sql = pg_open("large", SKALD_SQL_TOOL);
+	struct skald_sql *slow = pg_session("large", "postgres", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	pg_exec(slow, "BEGIN");
+	add(slow, "large", 1, 400, 2);
+	for (int n = 401; n <= 12000; n += 400)
+		add(sql, "large", n, n + 399, 2);
+	add(slow, "large", 12001, 12400, 2);
+	pg_exec(slow, "COMMIT");
+	kit_relay_start(&r, "large", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_ticks_total"), 1);
+	kit_relay_stop(&r);
+	is_whole("large", 12400);
+	skald_sql_close(slow);
+	skald_sql_close(sql);
+}
+
+/* The same within one chunk. */
+static void
+a_small_window_is_put_in_order_too(void)
+{
+	struct skald_sql *sql = pg_open("small", SKALD_SQL_TOOL);
+	struct skald_sql *slow = pg_session("small", "postgres", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	pg_exec(slow, "BEGIN");
+	add(slow, "small", 1, 10, 2);
+	add(sql, "small", 11, 20, 2);
+	add(slow, "small", 21, 30, 2);
+	pg_exec(slow, "COMMIT");
+	kit_relay_start(&r, "small", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_ticks_total"), 1);
+	kit_relay_stop(&r);
+	is_whole("small", 30);
+	skald_sql_close(slow);
+	skald_sql_close(sql);
+}
+
+/* So large that a bucket of ids is no unit: chunks end at rows. */
+static void
+large_rows_are_counted_one_by_one(void)
+{
+	struct skald_sql *sql = pg_open("heavy", SKALD_SQL_TOOL);
+	struct kit_relay r;
+
+	for (int n = 1; n <= 96; n += 8)
+		add(sql, "heavy", n, n + 7, 250000);
+	kit_relay_start(&r, "heavy", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_ticks_total"), 1);
+	kit_relay_stop(&r);
+	is_whole("heavy", 96);
+	skald_sql_close(sql);
+}
+
+int
+main(void)
+{
+	static const struct check_case cases[] = {
+		CHECK(rows_found_out_of_order_go_out_in_order),
+		CHECK(a_small_window_is_put_in_order_too),
+		CHECK(large_rows_are_counted_one_by_one),
+	};
+
+	return check_main("contract.outbox.large", cases, CHECK_COUNT(cases));
+}
