@@ -46,6 +46,10 @@ slots(struct skald_sql *sql)
 static void
 end(struct skald_sql *sql)
 {
+	(void)kit_wait(sql,
+		"SELECT count(*) FROM pg_replication_slots WHERE active AND database = "
+		"current_database()",
+		0);
 	pg_exec(sql, "SELECT pg_drop_replication_slot(slot_name) FROM "
 		     "pg_replication_slots WHERE database = current_database()");
 	skald_sql_close(sql);
