@@ -419,6 +419,7 @@ act_on_sql(
 	case SKALD__DO_RENEW:
 		return renew_lease(r, err);
 	case SKALD__DO_LEAD:
+		skald__topics_meet(r);
 		return skald__tick_lead(r, err);
 	case SKALD__DO_TURN:
 		return turn(r, todo, err);
