@@ -39,8 +39,7 @@ end(struct skald_sql *sql)
 		"SELECT count(*) FROM pg_replication_slots WHERE active AND database = "
 		"current_database()",
 		0);
-	pg_exec(sql, "SELECT pg_drop_replication_slot(slot_name) FROM "
-		     "pg_replication_slots WHERE database = current_database()");
+	kit_drop_slots(sql);
 	skald_sql_close(sql);
 }
 
