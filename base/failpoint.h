@@ -24,12 +24,14 @@
 	X(stream_after_enter, "relay: mode wal is recorded, nothing is streamed") \
 	X(stream_after_read, "relay: rows came out of the slot, none is produced") \
 	X(stream_mid_transaction, "relay: between two rows of a streamed transaction") \
-	X(stream_after_produce, "relay: streamed rows are produced, not all acknowledged") \
+	X(stream_after_produce, \
+		"relay: streamed rows are produced, not all acknowledged") \
 	X(stream_after_ack, "relay: streamed rows are acknowledged, not recorded") \
 	X(stream_after_record, "relay: recorded, the slot is not told yet") \
 	X(stream_after_status, "relay: the slot is told how far we are") \
 	X(recover_after_leave, "relay: mode poll is recorded, the topics not looked at") \
-	X(recover_after_scan, "relay: it is known what the topics hold, nothing is sent") \
+	X(recover_after_scan, \
+		"relay: it is known what the topics hold, nothing is sent") \
 	X(park_after_insert, "relay: rows are parked, not counted as acknowledged") \
 	X(release_after_load, "relay: a key is let out, nothing of it is produced") \
 	X(release_after_produce, "relay: the last row that was let out is produced") \

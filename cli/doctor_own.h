@@ -16,7 +16,8 @@ struct skald__doctor {
 	struct skald__cli *cli;
 	const char *source; /* that is looked at; NULL: none in particular */
 	unsigned counts[3];
-	char grant[200]; /* the fix when this session may not look: GRANT skald_reader ... */
+	char grant
+		[200]; /* the fix when this session may not look: GRANT skald_reader ... */
 };
 
 /* One line. fix can be pasted, into psql or a shell; NULL: there is none. */
