@@ -523,6 +523,8 @@ SKALD_MUSTUSE enum skald_rc skald__topics_regrow(
 /* Missing ones that are there now, as an array for SQL. One question to Kafka. */
 void skald__topics_find(struct skald_relay *r, struct skald_buf *found);
 void skald__topics_miss(struct skald_relay *r, struct skald_slice name); /* at load */
+/* Kafka will be asked about topics: connects while PostgreSQL is asked for rows. */
+void skald__topics_meet(struct skald_relay *r);
 void skald__topics_done(struct skald__topics *topics);
 
 /* park.c */

@@ -65,6 +65,7 @@ close_sessions(struct skald_relay *r)
 {
 	skald__tick_drop(r);
 	skald__wal_close(r);
+	r->wal.leave_reason[0] = '\0'; /* whoever leads next looks anew */
 	r->asleep_xid[0] = '\0';
 	skald_sql_close(r->work);
 	skald_sql_close(r->guard);
@@ -419,6 +420,7 @@ act_on_sql(
 	case SKALD__DO_RENEW:
 		return renew_lease(r, err);
 	case SKALD__DO_LEAD:
+		skald__topics_meet(r);
 		return skald__tick_lead(r, err);
 	case SKALD__DO_TURN:
 		return turn(r, todo, err);

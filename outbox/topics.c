@@ -133,6 +133,14 @@ need_cluster(struct skald_relay *r, struct skald_err *err)
 	return skald_cluster_open(&r->publisher.cluster, r->kafka, err);
 }
 
+void
+skald__topics_meet(struct skald_relay *r)
+{
+	struct skald_err ignored = SKALD_ERR_INIT; /* asked again when it is needed */
+
+	(void)!need_cluster(r, &ignored);
+}
+
 static enum skald_rc
 lost(struct skald_relay *r, struct skald_err *err)
 {

@@ -19,6 +19,7 @@ struct skald__statement {
 	char *text; /* own copy: tells when an address is used for another text */
 	unsigned number;
 	bool is_prepared;
+	bool was_used; /* once, as it stands: most of a start's statements never come again */
 };
 
 /* What a pipeline still owes us, in order. */

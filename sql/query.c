@@ -1,7 +1,7 @@
 /*
- * query.c - one statement at a time. Statements are prepared on first use and
- * found again by the address of their text; a copy tells when an address was
- * used for another text.
+ * query.c - one statement at a time. Statements are prepared on second use (preparing
+ * is a round trip of its own) and found again by the address of their text; a copy
+ * tells when an address was used for another text.
  */
 #include "sql/own.h"
 
@@ -59,6 +59,7 @@ skald__statement_forget(struct skald_sql *sql, struct skald__statement *st)
 {
 	st->number = sql->next_number++;
 	st->is_prepared = false;
+	st->was_used = false;
 }
 
 void
@@ -112,18 +113,22 @@ skald_sql_query(struct skald_sql *sql, const char *statement,
 	struct skald__statement *st;
 	struct skald__params p;
 	char name[SKALD__NAME_BYTES];
+	bool is_first;
 	enum skald_rc rc;
 	PGresult *res;
 
 	SKALD_ASSERT(PQpipelineStatus(sql->conn) == PQ_PIPELINE_OFF);
 	skald__params_fill(&p, params, count);
 	st = skald__statement_get(sql, statement);
-	if (st && !st->is_prepared) {
+	is_first = st && !st->is_prepared && !st->was_used;
+	if (is_first) {
+		st->was_used = true;
+	} else if (st && !st->is_prepared) {
 		rc = prepare(sql, st, &p, count, err);
 		if (rc)
 			return rc;
 	}
-	if (st) {
+	if (st && !is_first) {
 		skald__statement_name(st, name);
 		res = PQexecPrepared(sql->conn, name, (int)count, p.values, p.lengths,
 			p.formats, binary_results);
@@ -134,7 +139,7 @@ skald_sql_query(struct skald_sql *sql, const char *statement,
 	if (is_good(res))
 		return skald__rows_take(&res, rows, err);
 	rc = skald__fail_session(sql, res, err);
-	if (st && skald__statement_is_stale(res)) {
+	if (st && !is_first && skald__statement_is_stale(res)) {
 		skald__statement_forget(sql, st);
 		rc = SKALD_RETRY;
 	}

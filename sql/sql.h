@@ -97,7 +97,7 @@ int skald_sql_backend_pid(const struct skald_sql *sql);
 bool skald_sql_is_in_transaction(struct pg_conn *conn); /* open and not failed */
 
 /*
- * Run one statement, prepared on first use by its text's address (give literals).
+ * Run one statement, prepared on second use by its text's address (give literals).
  * rows may be NULL. binary_results: cells come in binary format.
  * Blocks one round trip. After an error inside a transaction the caller rolls back.
  */

@@ -558,3 +558,19 @@ kit_inspect(const struct kit_records *all)
 	f.inverted = all->count <= 5000 ? count_inverted(all) : 0;
 	return f;
 }
+
+void
+kit_drop_slots(struct skald_sql *sql)
+{
+	static const char drop[] =
+		"DO $$ DECLARE s record; BEGIN FOR i IN 1..5000 LOOP"
+		" SELECT * INTO s FROM pg_replication_slots WHERE database = "
+		"current_database();"
+		" EXIT WHEN s.slot_name IS NULL;"
+		" PERFORM pg_terminate_backend(s.active_pid);"
+		" BEGIN PERFORM pg_drop_replication_slot(s.slot_name);"
+		" EXCEPTION WHEN object_in_use OR undefined_object THEN NULL; END;"
+		" PERFORM pg_sleep(0.001); END LOOP; END $$";
+
+	pg_exec(sql, drop);
+}

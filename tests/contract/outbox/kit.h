@@ -98,6 +98,10 @@ void kit_load_stop(struct kit_load *load);
 /* Adds rows `from` to `to`; keys 'k0' to 'k49', data is the row's number. */
 void kit_add_numbered(struct skald_sql *sql, const char *topic, int from, int to);
 
+/* Every slot of this database, also one whose walsender is on its way out: a cluster has
+   few, and a database cannot be dropped with one. */
+void kit_drop_slots(struct skald_sql *sql);
+
 /* All records of a topic up to its ends now, by partition and offset. */
 struct kit_records kit_read(const char *topic);
 void kit_free(struct kit_records *records);

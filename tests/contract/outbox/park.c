@@ -36,9 +36,7 @@ start(struct kit_relay *r, struct skald_sql *sql, const char *db,
 static void
 finish(struct skald_sql *sql)
 {
-	pg_exec(sql, "SELECT pg_drop_replication_slot(slot_name) FROM "
-		     "pg_replication_slots WHERE NOT active AND database = "
-		     "current_database()");
+	kit_drop_slots(sql);
 	skald_sql_close(sql);
 }
 

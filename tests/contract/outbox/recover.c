@@ -118,6 +118,22 @@ open_producer(void)
 	return rk;
 }
 
+static void
+put(rd_kafka_t *rk, const char *topic, int32_t partition, rd_kafka_headers_t *headers)
+{
+	static char value[] = "x";
+	rd_kafka_vu_t parts[] = { { .vtype = RD_KAFKA_VTYPE_TOPIC, .u.cstr = topic },
+		{ .vtype = RD_KAFKA_VTYPE_PARTITION, .u.i32 = partition },
+		{ .vtype = RD_KAFKA_VTYPE_VALUE, .u.mem = { value, 1 } },
+		{ .vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers } };
+	rd_kafka_error_t *error;
+
+	while ((error = rd_kafka_produceva(rk, parts, CHECK_COUNT(parts)))) {
+		rd_kafka_error_destroy(error); /* no room for now */
+		(void)rd_kafka_poll(rk, 10);
+	}
+}
+
 /* count records in one partition: with these headers (a name may be NULL: none of it). */
 static void
 produce(const char *topic, int32_t partition, int count, const char *stream,
@@ -135,12 +151,7 @@ produce(const char *topic, int32_t partition, int count, const char *stream,
 				headers, "ce_sequence", -1, sequence, -1);
 		if (id)
 			(void)rd_kafka_header_add(headers, "ce_id", -1, id, -1);
-		while (rd_kafka_producev(rk, RD_KAFKA_V_TOPIC(topic),
-			       RD_KAFKA_V_PARTITION(partition), RD_KAFKA_V_VALUE("x", 1),
-			       RD_KAFKA_V_HEADERS(headers),
-			       RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-			       RD_KAFKA_V_END) == RD_KAFKA_RESP_ERR__QUEUE_FULL)
-			(void)rd_kafka_poll(rk, 10);
+		put(rk, topic, partition, headers);
 	}
 	CU_ASSERT_EQUAL(rd_kafka_flush(rk, 10000), RD_KAFKA_RESP_ERR_NO_ERROR);
 	rd_kafka_destroy(rk);

@@ -39,8 +39,7 @@ end(struct skald_sql *sql)
 		"SELECT count(*) FROM pg_replication_slots WHERE active AND database = "
 		"current_database()",
 		0);
-	pg_exec(sql, "SELECT pg_drop_replication_slot(slot_name) FROM "
-		     "pg_replication_slots WHERE database = current_database()");
+	kit_drop_slots(sql);
 	skald_sql_close(sql);
 }
 
@@ -120,7 +119,7 @@ a_position_is_commit_and_ordinal(void)
 			at[n].epoch, pg_int(sql, "SELECT epoch FROM skald.relay"));
 		CU_ASSERT(at[n].point > before && at[n].point < after);
 		CU_ASSERT_EQUAL(at[n].point == at[1].point, n <= 3);
-		CU_ASSERT_EQUAL(at[n].ordinal, n <= 3 ? n - 1 : n - 4);
+		CU_ASSERT_EQUAL((int)at[n].ordinal, n <= 3 ? n - 1 : n - 4);
 	}
 	CU_ASSERT(at[4].point > at[1].point); /* the order of the commits */
 	kit_free(&all);

@@ -46,25 +46,12 @@ slots(struct skald_sql *sql)
 static void
 end(struct skald_sql *sql)
 {
-	pg_exec(sql, "SELECT pg_drop_replication_slot(slot_name) FROM "
-		     "pg_replication_slots WHERE database = current_database()");
+	(void)kit_wait(sql,
+		"SELECT count(*) FROM pg_replication_slots WHERE active AND database = "
+		"current_database()",
+		0);
+	kit_drop_slots(sql);
 	skald_sql_close(sql);
-}
-
-static void
-drop_slot(struct skald_sql *sql)
-{
-	static const char drop[] =
-		"DO $$ DECLARE s record; BEGIN FOR i IN 1..2000 LOOP"
-		" SELECT * INTO s FROM pg_replication_slots WHERE database = "
-		"current_database();"
-		" EXIT WHEN s.slot_name IS NULL;"
-		" PERFORM pg_terminate_backend(s.active_pid);"
-		" BEGIN PERFORM pg_drop_replication_slot(s.slot_name); EXIT;"
-		" EXCEPTION WHEN object_in_use OR undefined_object THEN NULL; END;"
-		" PERFORM pg_sleep(0.001); END LOOP; END $$";
-
-	pg_exec(sql, drop);
 }
 
 struct counts {
@@ -106,7 +93,7 @@ a_dropped_slot_is_caught_up_with_and_made_again(void)
 		kit_load_start(&load[i], "dropped", 1000000 * i);
 	for (int i = 1; i <= 3; i++) {
 		(void)usleep(400000);
-		drop_slot(sql);
+		kit_drop_slots(sql);
 		CU_ASSERT(kit_wait_metric(&r, "skald_relay_catchups_total", i));
 		CU_ASSERT(wait_streaming(&r));
 	}
@@ -136,7 +123,7 @@ a_slot_dropped_while_nobody_leads(void)
 	kit_add_numbered(sql, "absent", 1, 3000);
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 1500));
 	kit_relay_stop(&r); /* drained, perhaps not to the end of the transaction */
-	drop_slot(sql);
+	kit_drop_slots(sql);
 	kit_add_numbered(sql, "absent", 3001, 4000);
 	kit_ways.wants_wal = true;
 	kit_relay_start(&r, "absent", 0);

@@ -225,6 +225,7 @@ a_migration_under_a_prepared_statement_is_retried(void)
 
 	pg_exec(sql, "CREATE TEMP TABLE reshaped (a int)");
 	CU_ASSERT_EQUAL(query(statement, &err), SKALD_OK);
+	CU_ASSERT_EQUAL(query(statement, &err), SKALD_OK); /* now it is prepared */
 	pg_exec(sql, "ALTER TABLE reshaped ADD COLUMN b text");
 	CU_ASSERT_EQUAL(query(statement, &err), SKALD_RETRY);
 	CHECK_TEXT(err.code, "0A000");
