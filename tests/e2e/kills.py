@@ -23,14 +23,15 @@ OTHERS = ["relay_after_truncate_check", "runner_after_dead_letter", "replay_afte
           "replay_before_commit"]
 # Once in a relay's life, on its way into mode wal.
 ENTER = ["stream_after_slot", "stream_after_enter"]
-STREAM = ["stream_after_read", "stream_after_produce", "stream_after_ack",
-          "stream_after_record", "stream_after_status", "stream_mid_transaction"]
+STREAM = {"stream_after_read": (2,), "stream_after_produce": (1, 3),  # name: passages
+          "stream_after_ack": (1, 3), "stream_after_record": (3,), "stream_after_status": (3,),
+          "stream_mid_transaction": (1, 300)}
 RECOVER = ["recover_after_leave", "recover_after_scan"]
 PARK = ["park_after_insert"]
 RELEASE = ["release_after_load", "release_after_produce"]
 REBUILD = ["rebuild_after_destroy"]
 GROW = ["topics_after_grow"]
-ALL = (RELAY + RUNNER + OTHERS + ENTER + STREAM + RECOVER + PARK + RELEASE + REBUILD + GROW)
+ALL = (RELAY + RUNNER + OTHERS + ENTER + list(STREAM) + RECOVER + PARK + RELEASE + REBUILD + GROW)
 
 
 def load_until_dead(t, url, topic, first, seconds=60):

@@ -218,15 +218,13 @@ def grown(t, mode, failpoint):
     topic = t.topic("grown", partitions=6)
     applier(t, sink, topic)
     kafka = {"kafka.topic.metadata.refresh.interval.ms": "1000"}
-    first = relay(t, url, mode, settings=kafka,
-                  failpoint=failpoint + ":1" if failpoint else None)
+    first = relay(t, url, mode, settings=kafka, failpoint=failpoint + ":1")
     wait_mode(url, mode)
     load = writers.Writers(t, url, topic, clients=8, rate=60).start()
     t.kafka.wait_count(topic, 300)
     t.kafka.grow_topic(topic, 12)
-    if failpoint:
-        first.wait_killed(90)
-        relay(t, url, mode, settings=kafka)
+    first.wait_killed(90)
+    relay(t, url, mode, settings=kafka)
     wait_until(lambda: sum(hi for p, (_, hi) in t.kafka.ends(topic).items() if p >= 6) > 50, 90,
                "records in the new partitions")
     load.stop()
@@ -258,9 +256,6 @@ def moved_back(records):
     return bad
 
 
-for _mode in MODES:
-    e2e("e2e.brokers.partitions_grow." + _mode, records=400, effects=400, timeout=300)(
-        lambda t, m=_mode: grown(t, m, None))
 for _name in kills.GROW:
     for _mode in MODES:
         e2e("e2e.crash.%s.%s" % (_name, _mode), records=400, effects=400, timeout=300)(

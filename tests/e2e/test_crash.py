@@ -8,6 +8,7 @@ never reached, fails.
 
 from skaldtest import check, e2e, psql, run_tool, wait_until
 from skaldtest.proc import bin_path
+from skaldtest.runner import REGISTRY
 
 import kills
 import writers
@@ -26,6 +27,8 @@ def every_failpoint_has_a_test(t):
     tested = set(kills.ALL + ORCHESTRATOR + PARTICIPANT)
     assert names == tested, "without a test: %s; unknown: %s" % (
         sorted(names - tested), sorted(tested - names))
+    unnamed = [n for n in kills.ALL if not any(n in test for test in REGISTRY)]
+    assert not unnamed, "in the lists, but no test bears the name: %s" % unnamed
     t.checked(records=len(names))
 
 

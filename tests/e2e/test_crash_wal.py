@@ -12,8 +12,8 @@ from relays import MODES, relay, settle, slot_state, wait_mode
 for _name in kills.ENTER:
     e2e("e2e.crash.%s.1" % _name, records=EVENTS, effects=EVENTS)(
         lambda t, f=_name: kill_relay(t, f, 1, "wal"))
-for _name in kills.STREAM:
-    for _nth in (1, 300 if _name == "stream_mid_transaction" else 3):
+for _name, _passages in kills.STREAM.items():
+    for _nth in _passages:
         e2e("e2e.crash.%s.%d" % (_name, _nth), records=EVENTS, effects=EVENTS)(
             lambda t, f=_name, n=_nth: kill_relay(t, f, n, "wal"))
 
@@ -44,7 +44,7 @@ def leave(t, failpoint, then):
 
 for _name, _then in (("recover_after_leave", "poll"), ("recover_after_leave", "wal"),
                      ("recover_after_scan", "poll"), ("recover_after_scan", "wal"),
-                     ("relay_after_tick", "poll"), ("relay_after_produce", "wal")):
+                     ("relay_after_produce", "wal")):
     e2e("e2e.crash.leaving.%s.%s" % (_name, _then), records=EVENTS, effects=EVENTS)(
         lambda t, f=_name, m=_then: leave(t, f, m))
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import time
 
 from skaldtest import check, connect, e2e, psql, wait_until
@@ -96,20 +97,27 @@ def async_writers(t, url, topic, setup=False):
 
 
 def visible_then_gone(t, url, topic):
-    """The control: read what is visible, crash. The last page of WAL is not written yet,
-    unless somebody else wrote it meanwhile: then once more."""
+    """The control: read what is visible, crash. The process that writes WAL in the background
+    stands still meanwhile, and dies: which is the crash."""
     load = async_writers(t, url, topic, setup=True)
-    for _ in range(5):
-        with connect(url) as writer, connect(url) as reader:
-            writer.execute("SET synchronous_commit = off")
-            for _ in range(5):  # the first ones may fill a page, which is written sooner
-                writer.execute("SELECT app.change(%s, 1)", [topic])
-            seen = [str(r[0]) for r in reader.execute("SELECT message_id FROM skald.outbox")]
-            t.pg.stop("immediate")
-        t.pg.start()
-        found = check.effects(load.committed(), seen)
-        if found:
-            break
+    writer_pid = int(t.pg.sql("SELECT pid FROM pg_stat_activity WHERE backend_type ="
+                              " 'walwriter'")[0][0])
+    with connect(url) as writer, connect(url) as reader:
+        os.kill(writer_pid, signal.SIGSTOP)
+        writer.execute("SET synchronous_commit = off")
+        writer.execute("SELECT app.change(%s, 1)", [topic])
+        seen = [str(r[0]) for r in reader.execute("SELECT message_id FROM skald.outbox")]
+        os.kill(writer_pid, signal.SIGKILL)
+
+        def crashed():
+            try:
+                reader.execute("SELECT 1")
+            except Exception:  # of whatever kind: the session is gone
+                return True
+
+        wait_until(crashed, 20, "the crash")
+    wait_until(lambda: psql(url, "SELECT 1"), 30, "PostgreSQL to be back")
+    found = check.effects(load.committed(), seen)
     check.require_kind(found, "phantom", "a reader that trusts visibility:")
     return check.kinds(found)["phantom"]
 
