@@ -156,7 +156,7 @@ bool skald_producer_is_compressing(const struct skald_producer *producer);
 /* An answer about the record, the topic or the rights on it, not trouble on the way. */
 bool skald_kafka_is_refusal(const struct skald_err *err);
 /*
- * Nothing more is to be sent just now: what lingers (linger.ms, 5) goes out; blocks 1 ms.
+ * Nothing more is to be sent just now: what lingers (linger.ms, 10) goes out; blocks 1 ms.
  * False: so much was sent of late that more is to be expected, and waiting makes larger
  * batches. Call again, with is_quiet, when nothing has come for a millisecond; or never.
  */

@@ -81,7 +81,7 @@ make_conf(struct skald_producer *p, struct rd_kafka_conf_s **conf, struct skald_
 	char bytes[16], rows[16], kbytes[16];
 	/* In bytes twice what the relay keeps in flight: its own limit comes first. */
 	const struct skald__setting defaults[] = {
-		{ "linger.ms", "5" }, /* nobody waits for it, see push */
+		{ "linger.ms", "10" }, /* of a stream only, see push */
 		{ "message.max.bytes", bytes },
 		{ "queue.buffering.max.messages", rows },
 		{ "queue.buffering.max.kbytes", kbytes },
