@@ -13,16 +13,19 @@
 #include "outbox/own.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/assert.h"
 #include "base/failpoint.h"
 
 #define PART_ROWS  "1000"
+#define PAUSE_NS   (5 * 1000000L)
+#define TRIES_MAX  100
 #define PART_BYTES "4194304"
 
-static const char sql_release[] =
-	"SELECT held, row_count FROM skald.relay_release($1::bigint, $2, $3::bytea,"
-	" $4::bigint, $5)";
+static const char sql_release[] = "SELECT held, row_count, is_seen FROM "
+				  "skald.relay_release($1::bigint, $2, $3::bytea,"
+				  " $4::bigint, $5, $6::bigint)";
 static const char sql_released[] =
 	"SELECT * FROM skald.relay_released($1, $2::bytea, $3, $4, " PART_ROWS
 	", " PART_BYTES ")";
@@ -48,27 +51,48 @@ pass(struct skald_relay *r, int64_t mark)
 	(void)skald__window_ack(&r->window, ordinal);
 }
 
+/* *count: rows that wait; -1: the marker is an old one, -2: it is not visible yet. */
 static enum skald_rc
 ask_count(struct skald_relay *r, const struct skald__row *row, const char *topic,
 	int64_t *count, struct skald_err *err)
 {
-	char term[24], marker[24];
+	char term[24], marker[24], xid[24];
 	struct skald_param params[] = { skald_param_int(r->lease.term, term),
 		skald_param_text(topic), skald_param_bytea(row->cells[SKALD__COL_KEY]),
 		skald_param_int(skald_cell_int(row->cells[SKALD__COL_ID], 0), marker),
-		skald_param_text(r->release.marker) };
+		skald_param_text(r->release.marker),
+		skald_param_int(skald_cell_int(row->cells[SKALD__COL_XID], 0), xid) };
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;
 
-	rc = skald_sql_query(r->guard, sql_release, params, 5, true, &rows, err);
+	rc = skald_sql_query(r->guard, sql_release, params, 6, true, &rows, err);
 	if (rc)
 		return rc;
-	*count = skald_rows_int(rows, 0, 1, -1);
+	*count = skald_rows_bool(rows, 0, 2) ? skald_rows_int(rows, 0, 1, -1) : -2;
 	if (!skald_rows_bool(rows, 0, 0)) {
 		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_LOST });
 		rc = skald_fail(err, SKALD_RETRY, "skald", "", "another relay leads");
 	}
 	skald_rows_free(rows);
+	return rc;
+}
+
+/* The same once the marker is visible; with a waiting standby that may take a while. */
+static enum skald_rc
+wait_count(struct skald_relay *r, const struct skald__row *row, const char *topic,
+	int64_t *count, struct skald_err *err)
+{
+	const struct timespec pause = { .tv_nsec = PAUSE_NS };
+	enum skald_rc rc = ask_count(r, row, topic, count, err);
+
+	for (unsigned tries = 0; !rc && *count == -2 && tries < TRIES_MAX; tries++) {
+		(void)nanosleep(&pause, NULL);
+		rc = ask_count(r, row, topic, count, err);
+	}
+	if (!rc && *count == -2)
+		rc = skald_fail(err, SKALD_RETRY, "skald", "",
+			"a marker is not visible yet: its transaction waits for a "
+			"standby");
 	return rc;
 }
 
@@ -98,7 +122,7 @@ skald__release_begin(
 		rc = skald_fail(err, SKALD_RETRY, "pg", "", "out of memory");
 		goto out;
 	}
-	rc = ask_count(r, row, x->topic, &count, err);
+	rc = wait_count(r, row, x->topic, &count, err);
 	if (rc || count < 0)
 		goto out;
 	parked->hold.out = row->position;

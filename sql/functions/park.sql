@@ -189,8 +189,10 @@ END $$;
 -- The marker is here: how many rows it lets out. NULL: it is none of this key's, or of a
 -- release that is over. held false: another leads.
 CREATE OR REPLACE FUNCTION skald.relay_release(my_term bigint, my_topic text, my_key bytea,
-    marker_id bigint, marker_position text, OUT held boolean, OUT row_count bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    marker_id bigint, marker_position text, marker_xid bigint,
+    OUT held boolean, OUT is_seen boolean, OUT row_count bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_at text;
@@ -199,7 +201,15 @@ BEGIN
     IF NOT held THEN
         RETURN;
     END IF;
-    UPDATE skald.parked_key SET released_at = coalesce(released_at, marker_position)
+    -- out of the slot comes a marker before its transaction is visible: then what it says of
+    -- its key is not, either
+    is_seen := EXISTS (SELECT FROM skald.outbox o
+        WHERE o.xid = marker_xid::text::xid8 AND o.id = marker_id);
+    IF NOT is_seen THEN
+        RETURN;
+    END IF;
+    -- in a catch-up the marker comes again at a later place, and stands there from now on
+    UPDATE skald.parked_key SET released_at = greatest(released_at, marker_position)
         WHERE kind = 'relay' AND topic = my_topic AND key = my_key
             AND releasing_id = marker_id
         RETURNING released_at INTO v_at;
