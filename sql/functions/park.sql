@@ -175,6 +175,11 @@ BEGIN
         RETURN;
     END IF;
     PERFORM skald.park_clean(1000000000);
+    -- a key that waits for its topic, which was there when another's was let out
+    UPDATE skald.parked_key AS k SET next_at = clock_timestamp()
+        WHERE k.kind = 'relay' AND k.next_at IS NULL AND k.releasing_id IS NULL
+            AND EXISTS (SELECT FROM skald.parked_key AS o WHERE o.kind = 'relay'
+                AND o.topic = k.topic AND o.released_at IS NOT NULL);
     UPDATE skald.parked_message AS m SET released_at = NULL
         FROM skald.parked_key AS k
         WHERE m.topic = k.topic AND m.parked_key = k.key AND m.released_at IS NOT NULL

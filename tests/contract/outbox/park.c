@@ -617,6 +617,29 @@ a_marker_that_nobody_sees_yet_is_waited_for(void)
 	finish(sql);
 }
 
+/* The topic is there, since a key of it is being let out: those beside it wait no longer. */
+static void
+a_key_beside_one_that_is_let_out_is_tried(void)
+{
+	struct skald_sql *sql = pg_open("beside", SKALD_SQL_TOOL);
+
+	pg_exec(sql,
+		"SELECT skald.relay_lead(4, 'b', 'poll');"
+		"INSERT INTO skald.parked_key (kind, place, topic, key, reason, code, "
+		"parked_at, releasing_id, released_at)"
+		" SELECT 'relay', 'main', t, k, 'why', '3', "
+		"'00000001.0000000000000001.00000000', CASE k WHEN 'out' THEN 7 END,"
+		" CASE k WHEN 'out' THEN 'ffffffff.0000000000000001.00000000' END"
+		" FROM (VALUES ('t', 'out'::bytea), ('t', 'k'), ('other', 'k')) v (t, "
+		"k)");
+	pg_exec(sql, "SELECT skald.relay_parked(4)");
+	CHECK_TEXT(pg_text(sql,
+			   "SELECT string_agg(topic || ' ' || convert_from(key, 'UTF8'), "
+			   "',') FROM skald.parked_key WHERE next_at IS NOT NULL"),
+		"t k");
+	finish(sql);
+}
+
 /* --- what it costs ------------------------------------------------------------------------ */
 
 /* Calls of the relay's functions, as PostgreSQL counts them: name like. */
@@ -732,6 +755,7 @@ main(void)
 		CHECK(a_catch_up_lets_out_only_what_is_not_there),
 		CHECK(a_zombie_parks_and_releases_nothing),
 		CHECK(a_marker_that_nobody_sees_yet_is_waited_for),
+		CHECK(a_key_beside_one_that_is_let_out_is_tried),
 		CHECK(the_others_cost_no_statement_more),
 		CHECK(a_topic_keeps_its_partitions_until_nothing_is_outstanding),
 		CHECK(fewer_partitions_are_taken_up_at_once),
