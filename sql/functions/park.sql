@@ -151,9 +151,12 @@ BEGIN
                 WHERE m.topic = k.topic AND m.parked_key = k.key;
             SELECT m.message_id INTO v_head FROM skald.parked_message AS m
                 WHERE m.topic = k.topic AND m.parked_key = k.key ORDER BY m.position LIMIT 1;
+            -- a topic that was found meanwhile is not looked for any more: try by the clock
             UPDATE skald.parked_key AS p SET parked_at = k.again_at, again_at = NULL,
                 released_at = NULL, releasing_id = NULL, waiting = v_left,
-                head_message_id = v_head
+                head_message_id = v_head, next_at = coalesce(k.next_at,
+                    clock_timestamp() + least(300, 5 * 2 ^ least(k.attempts, 6))
+                        * interval '1 s')
                 WHERE p.kind = k.kind AND p.place = k.place AND p.topic = k.topic
                     AND p.key = k.key;
         END IF;
@@ -265,7 +268,8 @@ BEGIN
     END IF;
     RETURN QUERY SELECT * FROM skald.park_clean(10000);
     UPDATE skald.parked_key AS k SET next_at = clock_timestamp()
-        WHERE k.kind = 'relay' AND k.topic = ANY (topics_found) AND k.releasing_id IS NULL;
+        WHERE k.kind = 'relay' AND k.topic = ANY (topics_found)
+            AND (k.releasing_id IS NULL OR k.again_at IS NOT NULL);
     PERFORM skald.park_release(d.topic, d.key) FROM (
         (SELECT k.topic, k.key FROM skald.parked_key AS k
             WHERE k.kind = 'relay' AND k.releasing_id IS NULL AND k.code IN ('', '3', '10')

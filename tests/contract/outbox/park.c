@@ -640,6 +640,39 @@ a_key_beside_one_that_is_let_out_is_tried(void)
 	finish(sql);
 }
 
+/* Parked once more because its topic was missing, which is found before that is settled. */
+static void
+a_topic_found_too_early_is_not_forgotten(void)
+{
+	static const char due[] = "SELECT (releasing_id IS NULL AND next_at <= "
+				  "clock_timestamp() + %s)::text FROM skald.parked_key";
+	struct skald_sql *sql = pg_open("early", SKALD_SQL_TOOL);
+	char script[256];
+
+	pg_exec(sql,
+		"SELECT skald.relay_lead(4, 'b', 'poll');"
+		"INSERT INTO skald.parked_key (kind, place, topic, key, reason, code, "
+		"parked_at, releasing_id, released_at, again_at) VALUES ('relay', "
+		"'main', "
+		"'t', 'k', 'why', '3', '00000001.0000000000000001.00000000', 7, "
+		"'00000001.0000000000000002.00000000', "
+		"'00000001.0000000000000002.00000001')");
+	pg_exec(sql, "SELECT skald.relay_park_turn(4, '{t}')"); /* found */
+	pg_exec(sql,
+		"UPDATE skald.relay SET position = '00000001.0000000000000003.00000000'");
+	pg_exec(sql, "SELECT skald.park_clean(1000)"); /* settled */
+	(void)snprintf(script, sizeof(script), due, "interval '0'");
+	CHECK_TEXT(pg_text(sql, script), "true");
+	/* and if nobody finds it, it is tried by the clock */
+	pg_exec(sql,
+		"UPDATE skald.parked_key SET next_at = NULL, released_at = "
+		"'00000001.0000000000000002.00000000', again_at = "
+		"'00000001.0000000000000002.00000001'; SELECT skald.park_clean(1000)");
+	(void)snprintf(script, sizeof(script), due, "interval '5 min'");
+	CHECK_TEXT(pg_text(sql, script), "true");
+	finish(sql);
+}
+
 /* --- what it costs ------------------------------------------------------------------------ */
 
 /* Calls of the relay's functions, as PostgreSQL counts them: name like. */
@@ -756,6 +789,7 @@ main(void)
 		CHECK(a_zombie_parks_and_releases_nothing),
 		CHECK(a_marker_that_nobody_sees_yet_is_waited_for),
 		CHECK(a_key_beside_one_that_is_let_out_is_tried),
+		CHECK(a_topic_found_too_early_is_not_forgotten),
 		CHECK(the_others_cost_no_statement_more),
 		CHECK(a_topic_keeps_its_partitions_until_nothing_is_outstanding),
 		CHECK(fewer_partitions_are_taken_up_at_once),
