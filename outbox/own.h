@@ -509,6 +509,8 @@ void skald__topics_forget(struct skald_relay *r, struct skald_slice name);
 void skald__topics_refuse(
 	struct skald_relay *r, struct skald_slice name, const struct skald_err *why);
 /* Ask for its largest record again, unless that was lately. */
+/* Somebody thinks that it is another one now: the next row that is too large asks. */
+void skald__topics_doubt_limit(struct skald_relay *r, struct skald_slice name);
 bool skald__topics_is_limit_old(const struct skald__topic *topic);
 SKALD_MUSTUSE enum skald_rc skald__topics_ask_limit(
 	struct skald_relay *r, struct skald_slice name, struct skald_err *err);

@@ -136,6 +136,8 @@ out:
 		pass(r, mark);
 		return SKALD_OK;
 	}
+	/* whoever asks for a key may have raised the limit just now */
+	skald__topics_doubt_limit(r, skald_slice_text(x->topic));
 	pass(r, SKALD__NO_MARK);
 	x->mark = mark;
 	x->left = (uint64_t)count;

@@ -294,6 +294,17 @@ skald__topics_refuse(
 
 /* --- limits -------------------------------------------------------------------------------- */
 
+void
+skald__topics_doubt_limit(struct skald_relay *r, struct skald_slice name)
+{
+	struct skald__topics *t = &r->publisher.topics;
+	bool found;
+	unsigned place = place_of(t, name, &found);
+
+	if (found)
+		t->items[place].limit_at_ms = skald_mono_ms() - LIMIT_MS;
+}
+
 bool
 skald__topics_is_limit_old(const struct skald__topic *topic)
 {

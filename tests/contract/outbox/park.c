@@ -263,7 +263,6 @@ an_invalid_record_is_found_and_parked(void)
 	refuse_one_of_a_batch("invalid", INVALID_RECORD, 42);
 }
 
-/* Holds for the topic: its other rows are not tried one after the other. */
 static void
 a_topic_that_is_not_ours_parks_all_of_it(void)
 {
