@@ -616,7 +616,7 @@ a_marker_that_nobody_sees_yet_is_waited_for(void)
 	finish(sql);
 }
 
-/* The topic is there, since a key of it is being let out: those beside it wait no longer. */
+/* Its topic is there: those beside it wait no longer. */
 static void
 a_key_beside_one_that_is_let_out_is_tried(void)
 {
@@ -662,7 +662,6 @@ a_topic_found_too_early_is_not_forgotten(void)
 	pg_exec(sql, "SELECT skald.park_clean(1000)"); /* settled */
 	(void)snprintf(script, sizeof(script), due, "interval '0'");
 	CHECK_TEXT(pg_text(sql, script), "true");
-	/* and if nobody finds it, it is tried by the clock */
 	pg_exec(sql,
 		"UPDATE skald.parked_key SET next_at = NULL, released_at = "
 		"'00000001.0000000000000002.00000000', again_at = "
