@@ -6,6 +6,7 @@ How docs/demo.svg was made:
     tmux new-session -d -s demo -x 80 -y 200 './dev demo; sleep 600'
     tmux capture-pane -e -p -t demo | docs/demo-picture.py --from 'Now orders' > docs/demo.svg
 
+docs/status.svg likewise, of `skald status --watch` while a test kills one of three brokers.
 Standard library only.
 """
 
