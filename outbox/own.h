@@ -207,6 +207,7 @@ void skald__wal_slot_serve(struct skald_relay *r);
 SKALD_MUSTUSE enum skald_rc skald__wal_enter(
 	struct skald_relay *r, struct skald_err *err);
 void skald__wal_leave(struct skald_relay *r);
+void skald__wal_name_slot(struct skald_relay *r);
 /* A slot that nobody streams from any more holds WAL back: away with it. */
 SKALD_MUSTUSE enum skald_rc skald__wal_drop_slot(
 	struct skald_relay *r, struct skald_err *err);

@@ -214,17 +214,28 @@ skald__wal_open(struct skald_relay *r, struct skald_err *err)
 
 	skald__wal_close(r);
 	(void)snprintf(name, sizeof(name), "skald stream %s", r->source);
-	(void)snprintf(r->wal.slot, sizeof(r->wal.slot), "skald_%s", r->tick.stream);
+	skald__wal_name_slot(r);
 	return rc ? rc : skald_stream_open(&r->wal.session, &conf, err);
+}
+
+/* No waiting repairs this slot, or this server's streaming from it (codes: sql/sql.h). */
+static bool
+is_of_no_use(const struct skald_err *err)
+{
+	static const char *const codes[] = { "42704", "3F000", "55000", "0A000",
+		"42501" };
+
+	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+		if (strcmp(err->code, codes[i]) == 0)
+			return true;
+	return false;
 }
 
 /* Start failed. What is wrong with the slot itself no waiting repairs: poll, and make another. */
 static enum skald_rc
 judge_start(struct skald_relay *r, enum skald_rc rc, const struct skald_err *err)
 {
-	if (strcmp(err->code, "42704") == 0 || strcmp(err->code, "3F000") == 0 ||
-		strcmp(err->code, "55000") == 0 || strcmp(err->code, "0A000") == 0 ||
-		strcmp(err->code, "42501") == 0) {
+	if (is_of_no_use(err)) {
 		skald__wal_lost(r, err);
 		return SKALD_OK;
 	}
@@ -279,9 +290,7 @@ skald__wal_lost(struct skald_relay *r, const struct skald_err *err)
 	bool is_opening = r->core.state == SKALD__RELAY_OPENING;
 
 	/* a slot that cannot be used while the server says it can */
-	if (strcmp(err->code, "42704") == 0 || strcmp(err->code, "3F000") == 0 ||
-		strcmp(err->code, "55000") == 0 || strcmp(err->code, "0A000") == 0 ||
-		strcmp(err->code, "42501") == 0) {
+	if (is_of_no_use(err)) {
 		(void)snprintf(r->wal.leave_reason, sizeof(r->wal.leave_reason), "%.110s",
 			err->text);
 		r->wal.drop_due = true;

@@ -192,18 +192,24 @@ skald__wal_leave(struct skald_relay *r)
 				     .at_ms = skald_mono_ms() + COME_BACK_MS });
 }
 
+/* Slots are the cluster's: the stream tells this database's from others'. */
+void
+skald__wal_name_slot(struct skald_relay *r)
+{
+	(void)snprintf(r->wal.slot, sizeof(r->wal.slot), "skald_%s", r->tick.stream);
+}
+
 /* The walsender that has it may need a moment to see that we are gone. */
 enum skald_rc
 skald__wal_drop_slot(struct skald_relay *r, struct skald_err *err)
 {
 	const struct timespec pause = { .tv_nsec = DROP_PAUSE_MS * 1000000L };
-	char slot[64];
 	struct skald_param name;
 	enum skald_rc rc = SKALD_OK;
 	bool is_there = true;
 
-	(void)snprintf(slot, sizeof(slot), "skald_%s", r->tick.stream);
-	name = skald_param_text(slot);
+	skald__wal_name_slot(r);
+	name = skald_param_text(r->wal.slot);
 	for (int attempt = 0; attempt < DROP_ATTEMPTS && is_there; attempt++) {
 		struct skald_rows *rows = NULL;
 		bool is_active;
@@ -227,7 +233,7 @@ skald__wal_drop_slot(struct skald_relay *r, struct skald_err *err)
 	if (rc && skald_sql_is_open(r->guard) && !skald_err_is_conflict(err)) {
 		/* not ours to drop: doctor says what holds WAL back */
 		skald_log_err(SKALD_LOG_WARN, err, "could not drop slot %s source=%s",
-			slot, r->source);
+			r->wal.slot, r->source);
 		return SKALD_OK;
 	}
 	return rc;
