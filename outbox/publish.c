@@ -18,7 +18,10 @@
 #define SETTLE_MS             400 /* well below the lease's renewal */
 #define PROBE_MS              1000
 #define PROBE_BLOCKS_MS       200
-#define PUSH_MS               1 /* nothing came for so long: it may be a while */
+/* A stream that brought nothing for so long has ended for now. On a busy machine a server
+   that decodes pauses for 1 to 3 ms all the time: with 1 here batches are of 55 records
+   and a backlog goes at 97,000/s, with 4 they are of 210 and it goes at 140,000/s. */
+#define PUSH_MS 4
 
 /* --- one row ------------------------------------------------------------------------------ */
 
