@@ -19,6 +19,7 @@
 
 static struct kit_mock mock;
 static struct skald_kafka_props *props;
+static struct skald_kafka_props *lingering; /* long enough for whole batches */
 
 /* A consumer and what it was told. */
 struct member {
@@ -156,7 +157,7 @@ read_all(struct member *m, unsigned wanted)
 
 /* count records in each of the partitions; their values are their offsets. */
 static void
-fill(const char *topic, unsigned count)
+fill_as(const struct skald_kafka_props *with, const char *topic, unsigned count)
 {
 	struct skald_producer *p = NULL;
 	struct kit_reports reports = { 0 };
@@ -164,7 +165,7 @@ fill(const char *topic, unsigned count)
 	bool full;
 	char text[16];
 
-	CU_ASSERT_EQUAL_FATAL(skald_producer_create(&p, props, "fill", &err), SKALD_OK);
+	CU_ASSERT_EQUAL_FATAL(skald_producer_create(&p, with, "fill", &err), SKALD_OK);
 	for (unsigned i = 0; i < count * PARTS;) {
 		struct skald_record r = { .topic = topic,
 			.partition = (int32_t)(i % PARTS) };
@@ -180,6 +181,12 @@ fill(const char *topic, unsigned count)
 	CU_ASSERT(kit_await(p, &reports, count * PARTS, 10000));
 	CU_ASSERT_EQUAL(reports.ok, count * PARTS);
 	skald_producer_destroy(p);
+}
+
+static void
+fill(const char *topic, unsigned count)
+{
+	fill_as(props, topic, count);
 }
 
 /* --- tests -------------------------------------------------------------------------------- */
@@ -347,11 +354,12 @@ is_fair_and_level(void)
 	struct member m = { .start = { 0, 0, 0, 0 } };
 	const char *topic = kit_topic(&mock, PARTS);
 
-	fill(topic, 200);
+	/* one batch a partition, so one answer to a fetch brings all of it: all is there
+	   when each partition has given something */
+	fill_as(lingering, topic, 200);
 	CU_ASSERT_FATAL(join(&m, topic, "g-fair"));
 	while (m.assigned == 0)
 		turn(&m, 1);
-	/* all is prefetched when each partition has given something */
 	while (m.got[0] == 0 || m.got[1] == 0 || m.got[2] == 0 || m.got[3] == 0)
 		turn(&m, 4);
 	while (total(&m) < 400) {
@@ -460,14 +468,17 @@ main(void)
 		CHECK(shares_with_a_second),
 		CHECK(closes_without_a_broker),
 	};
+	static const char *const linger[] = { "kafka.linger.ms=1000", NULL };
 	int failed;
 
 	if (!kit_mock_start(&mock, 1))
 		return 1;
 	props = kit_props(mock.bootstrap, NULL);
-	failed = !props ||
+	lingering = kit_props(mock.bootstrap, linger);
+	failed = !props || !lingering ||
 		 check_main("contract.broker.consumer", cases, CHECK_COUNT(cases));
 	skald_kafka_props_destroy(props);
+	skald_kafka_props_destroy(lingering);
 	kit_mock_stop(&mock);
 	return failed;
 }
