@@ -1,5 +1,5 @@
 skald_test(NAME contract.outbox.add SOURCES contract/outbox/add.c support/pg.c)
-foreach(unit relay order large ring park faults)
+foreach(unit relay order large ring park topics faults)
 	skald_test(NAME contract.outbox.${unit} TIMEOUT 120
 		SOURCES contract/outbox/${unit}.c contract/outbox/kit.c support/pg.c)
 endforeach()

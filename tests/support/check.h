@@ -8,12 +8,15 @@
  *		static const struct check_case cases[] = { CHECK(refuses_depth) };
  *		return check_main("unit.base.json", cases, CHECK_COUNT(cases));
  *	}
+ *
+ * SKALD_CASE=refuses_depth in the environment runs that one alone.
  */
 #ifndef SKALD_TESTS_SUPPORT_CHECK_H
 #define SKALD_TESTS_SUPPORT_CHECK_H
 
 #include <CUnit/Basic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct check_case {
@@ -41,19 +44,25 @@ struct check_case {
 static inline int
 check_main(const char *name, const struct check_case *cases, size_t count)
 {
+	const char *only = getenv("SKALD_CASE");
+	size_t added = 0;
 	CU_pSuite suite;
 
 	if (CU_initialize_registry() != CUE_SUCCESS)
 		return 1;
 	suite = CU_add_suite(name, NULL, NULL);
-	for (size_t i = 0; suite && i < count; i++)
+	for (size_t i = 0; suite && i < count; i++) {
+		if (only && strcmp(only, cases[i].name) != 0)
+			continue;
 		if (!CU_add_test(suite, cases[i].name, cases[i].run))
 			suite = NULL;
-	if (!suite)
+		added++;
+	}
+	if (!suite || !added)
 		return 1;
 	CU_basic_set_mode(CU_BRM_VERBOSE);
 	CU_basic_run_tests();
-	return CU_get_number_of_failures() || CU_get_number_of_tests_run() != count;
+	return CU_get_number_of_failures() || CU_get_number_of_tests_run() != added;
 }
 
 #endif

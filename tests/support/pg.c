@@ -186,13 +186,35 @@ write_settings(void)
 		die("could not write %s: %s", path, strerror(errno));
 }
 
+/* initdb, or a copy of what it made for the suite. */
+static void
+make_data(void)
+{
+	const char *made = getenv("SKALD_TEST_PG_TEMPLATE");
+	char line[256];
+
+	(void)snprintf(line, sizeof(line), "%scp -a '%s' '%s/data'", cluster.as,
+		made ? made : "", cluster.dir);
+	if (made && system(line) == 0)
+		return;
+	if (run("initdb -D %s/data -A trust -U postgres --no-locale -E UTF8 -N",
+		    cluster.dir)) {
+		show_log("out");
+		die("initdb failed");
+	}
+}
+
 static void
 make(void)
 {
+	const char *base;
+
 	if (cluster.is_made)
 		return;
 	find_bin();
-	(void)snprintf(cluster.dir, sizeof(cluster.dir), "/tmp/skald-pg-XXXXXX");
+	base = getenv("SKALD_TEST_PG_DIR"); /* the suite's, in memory */
+	(void)snprintf(cluster.dir, sizeof(cluster.dir), "%s/skald-pg-XXXXXX",
+		base ? base : "/tmp");
 	if (!mkdtemp(cluster.dir))
 		die("no directory: %s", strerror(errno));
 	cluster.owner = getpid();
@@ -208,11 +230,7 @@ make(void)
 	cluster.is_made = true;
 	(void)atexit(at_exit);
 	start_watchdog();
-	if (run("initdb -D %s/data -A trust -U postgres --no-locale -E UTF8 -N",
-		    cluster.dir)) {
-		show_log("out");
-		die("initdb failed");
-	}
+	make_data();
 	cluster.port = free_port();
 	write_settings();
 	pg_start();

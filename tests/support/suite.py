@@ -20,6 +20,9 @@ import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 SUPPORT = os.path.join(ROOT, "tests", "support")
+RAM_BYTES = 8 << 30
+TOGETHER = 3
+TOGETHER_MAX = 6
 KINDS = ("unit", "tidy", "contract", "torture", "fuzz", "e2e")
 
 
@@ -57,6 +60,18 @@ class Suite:
             "UBSAN_OPTIONS": os.environ.get("UBSAN_OPTIONS",
                                             "print_stacktrace=1:halt_on_error=1")})
         self.kafka_dir = None
+        self.ram = self.dir
+        if is_roomy("/dev/shm"):
+            self.ram = tempfile.mkdtemp(prefix="skald-test-", dir="/dev/shm")
+            os.chmod(self.ram, 0o711)
+        self.env["SKALD_TEST_PG_DIR"] = self.ram
+
+    def make_template(self):
+        """What initdb makes, once; the tests copy it."""
+        sys.path.insert(0, SUPPORT)
+        from skaldtest.pg import template
+        os.environ["SKALD_TEST_PG_DIR"] = self.ram
+        self.env["SKALD_TEST_PG_TEMPLATE"] = template(os.path.join(self.dir, "template"))
 
     def say(self, text):
         with self.lock:
@@ -124,6 +139,8 @@ class Suite:
             subprocess.run([os.path.join(SUPPORT, "kafka.sh"), "stop", self.kafka_dir],
                            stdout=subprocess.DEVNULL)
         self.stop_servers()
+        if self.ram != self.dir:
+            shutil.rmtree(self.ram, ignore_errors=True)
         failed_dirs = [d for d in os.listdir(self.dir) if d.startswith("skald-t-")]
         if not failed_dirs:
             shutil.rmtree(self.dir, ignore_errors=True)
@@ -131,7 +148,7 @@ class Suite:
 
     def stop_servers(self):
         """PostgreSQL servers that a killed test left behind."""
-        for path in glob.glob(self.dir + "/**/postmaster.pid", recursive=True):
+        for path in glob.glob(self.ram + "/**/postmaster.pid", recursive=True):
             try:
                 with open(path) as f:
                     os.kill(int(f.readline()), signal.SIGQUIT)
@@ -180,6 +197,19 @@ class Suite:
             job.state = "failed"
         self.report(job)
 
+    def await_room(self, begun):
+        """Most tests wait, most of the time; some are all work. So three run at once, and
+        more while a third of the machine is idle."""
+        while True:
+            began = cpu_ticks()
+            running = sum(not f.done() for f in begun)
+            if running < TOGETHER:
+                return
+            time.sleep(1)
+            idle, total = (x - y for x, y in zip(cpu_ticks(), began))
+            if running < TOGETHER_MAX and idle * 3 > total:
+                return
+
     def report(self, job):
         note = ""
         if job.name.startswith("e2e.") and job.state == "passed":
@@ -189,13 +219,33 @@ class Suite:
         word = {"passed": "ok    ", "failed": "FAILED", "skipped": "skip  "}[job.state]
         self.say("%s %6.1f s  %s%s" % (word, job.seconds, job.name, note))
 
-    def run_all(self, jobs, workers):
-        together = [j for j in jobs if not j.alone]
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            list(pool.map(self.run, together))
+    def run_all(self, jobs):
+        with concurrent.futures.ThreadPoolExecutor(TOGETHER_MAX) as pool:
+            begun = []
+            for job in [j for j in jobs if not j.alone]:
+                self.await_room(begun)
+                begun.append(pool.submit(self.run, job))
+            for future in begun:
+                future.result()
         for job in jobs:
             if job.alone:
                 self.run(job)
+
+
+def cpu_ticks():
+    """Idle ones and all, since the machine began."""
+    with open("/proc/stat") as f:
+        ticks = [int(x) for x in f.readline().split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def is_roomy(path):
+    """In memory, and with space for what a few PostgreSQL clusters write."""
+    try:
+        fs = os.statvfs(path)
+    except OSError:
+        return False
+    return os.access(path, os.W_OK) and fs.f_bavail * fs.f_frsize > RAM_BYTES
 
 
 def _end_group(popen):
@@ -248,7 +298,8 @@ def main():
         if any(j.kafka for j in jobs) and not suite.start_kafka():
             for job in [j for j in jobs if j.kafka]:
                 job.state, job.log = "failed", None
-        suite.run_all([j for j in jobs if not j.state], 3)  # most of them wait, most of the time
+        suite.make_template()
+        suite.run_all([j for j in jobs if not j.state])
     finally:
         kept = suite.clean_up()
     return verdict(suite, jobs, unknown, kept)

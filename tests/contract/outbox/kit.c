@@ -104,6 +104,18 @@ kit_broker_set_up(bool is_up)
 }
 
 void
+kit_add(struct skald_sql *sql, const char *topic, const char *key, int data)
+{
+	char script[256];
+
+	(void)snprintf(script, sizeof(script),
+		"SELECT skald.outbox_add(topic => '%s', key => '%s', type => 't', "
+		"data => '%d')",
+		topic, key, data);
+	pg_exec(sql, script);
+}
+
+void
 kit_add_numbered(struct skald_sql *sql, const char *topic, int from, int to)
 {
 	char script[512];

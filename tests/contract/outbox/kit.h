@@ -95,6 +95,7 @@ struct kit_load {
 void kit_load_start(struct kit_load *load, const char *database, int from);
 void kit_load_stop(struct kit_load *load);
 
+void kit_add(struct skald_sql *sql, const char *topic, const char *key, int data);
 /* Adds rows `from` to `to`; keys 'k0' to 'k49', data is the row's number. */
 void kit_add_numbered(struct skald_sql *sql, const char *topic, int from, int to);
 

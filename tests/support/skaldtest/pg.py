@@ -3,6 +3,10 @@
 initdb refuses root, so root goes through `runuser -u postgres`; an ordinary
 user starts the server himself. The data directory must be searchable by that
 user, so it lies in a directory of its own under /tmp, never in the work tree.
+
+A run of many tests gives, in the environment, SKALD_TEST_PG_DIR for the data (in memory
+where there is room: tests kill processes, never the machine) and SKALD_TEST_PG_TEMPLATE,
+what initdb made once, to copy.
 """
 
 import glob
@@ -49,12 +53,30 @@ def pg_bin():
     raise PgError("no initdb found: install the package postgresql, or set SKALD_PG_BIN")
 
 
+# Not the one on the path: Debian's is a script that takes 60 ms to find this one.
+PSQL = os.path.join(pg_bin(), "psql")
+
+
+def _give_to_server(path):
+    if os.geteuid() == 0:
+        user = pwd.getpwnam(SERVER_USER)
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+
 def private_dir(prefix="skald-"):
     """A new directory that the server's user can search; short, for the socket's path."""
     base = os.environ.get("SKALD_TEST_DIR") or "/tmp"
     path = tempfile.mkdtemp(prefix=prefix, dir=base)
     os.chmod(path, 0o711)
     return path
+
+
+def template(directory):
+    """What initdb makes, for Cluster to copy."""
+    made = Cluster(directory)
+    made.make_dir()
+    made.initdb()
+    return made.data
 
 
 class Cluster:
@@ -70,6 +92,7 @@ class Cluster:
         self.segment_mb = segment_mb
         self.owns_dir = directory is None
         self.dir = directory or private_dir("skald-pg-")
+        self.home = None  # of the data, when it is not here
         self.data = os.path.join(self.dir, "data")
         self.log = os.path.join(self.dir, "postgresql.log")
         self.socket_dir = self.dir
@@ -97,16 +120,13 @@ class Cluster:
         self.destroy()
 
     def create(self):
-        """initdb and start; about a second."""
-        if os.geteuid() == 0:
-            os.makedirs(self.dir, exist_ok=True)
-            user = pwd.getpwnam(SERVER_USER)
-            os.chown(self.dir, user.pw_uid, user.pw_gid)
+        """initdb, or its copy, and start; about a second."""
+        self.make_dir()
+        given = os.environ.get("SKALD_TEST_PG_TEMPLATE")
+        if given and not self.segment_mb:
+            self._run_plain("cp", "-a", given, self.data)
         else:
-            os.makedirs(self.dir, exist_ok=True)
-        self._run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres",
-                  "--no-locale", "-E", "UTF8", "-N",
-                  *(["--wal-segsize=%d" % self.segment_mb] if self.segment_mb else []))
+            self.initdb()
         for attempt in range(5):  # another may take the port between asking and binding
             self.port = free_port()
             self._write_settings()
@@ -117,6 +137,22 @@ class Cluster:
                 if attempt == 4:
                     raise
         return self
+
+    def make_dir(self):
+        """Ours, and the data's if that has its place elsewhere."""
+        os.makedirs(self.dir, exist_ok=True)
+        _give_to_server(self.dir)
+        base = os.environ.get("SKALD_TEST_PG_DIR")
+        if base:
+            self.home = tempfile.mkdtemp(prefix="skald-pg-", dir=base)
+            os.chmod(self.home, 0o711)
+            _give_to_server(self.home)
+            self.data = os.path.join(self.home, "data")
+
+    def initdb(self):
+        self._run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres",
+                  "--no-locale", "-E", "UTF8", "-N",
+                  *(["--wal-segsize=%d" % self.segment_mb] if self.segment_mb else []))
 
     def reload(self, **settings):
         """ALTER SYSTEM and reload; None resets one. Not for those that need a restart."""
@@ -169,6 +205,8 @@ class Cluster:
             pid = self.pid()
             if pid and os.geteuid() == 0:
                 os.kill(pid, signal.SIGKILL)
+        if self.home:
+            shutil.rmtree(self.home, ignore_errors=True)
         if self.owns_dir:
             shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -222,12 +260,16 @@ class Cluster:
         return done.returncode, text
 
     def _run(self, program, *args, tail=None):
-        code, text = self._as_server([os.path.join(self.bin, program)] + list(args))
+        self._run_plain(os.path.join(self.bin, program), *args, tail=tail)
+
+    def _run_plain(self, *argv, tail=None):
+        code, text = self._as_server(list(argv))
         if code:
             if tail and os.path.exists(tail):
                 with open(tail, errors="replace") as f:
                     text += "".join(f.readlines()[-15:])
-            raise PgError("%s failed (%d): %s" % (program, code, text.strip()))
+            raise PgError("%s failed (%d): %s" % (
+                os.path.basename(argv[0]), code, text.strip()))
 
 
 class Standby(Cluster):
@@ -248,10 +290,7 @@ class Standby(Cluster):
         self.frozen = None
 
     def create(self):
-        os.makedirs(self.dir, exist_ok=True)
-        if os.geteuid() == 0:
-            user = pwd.getpwnam(SERVER_USER)
-            os.chown(self.dir, user.pw_uid, user.pw_gid)
+        self.make_dir()
         self._run("pg_basebackup", "-D", self.data, "-X", "stream", "-c", "fast",
                   "-d", self.primary.url(), "--no-sync")
         self._as_server(["touch", os.path.join(self.data, "standby.signal")])
@@ -312,7 +351,7 @@ def either_url(database, *clusters):
 def psql(url, script, check=True):
     """Run a script in one session with psql; returns its rows as lists of text."""
     done = subprocess.run(
-        ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"],
+        [PSQL, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"],
         input=script, capture_output=True, text=True)
     if check and done.returncode:
         raise PgError("psql: " + done.stderr.strip())
