@@ -73,29 +73,19 @@ static const struct skald__column columns[] = {
 static enum skald__exit
 where_messages(struct skald__cli *cli, struct skald__where *where)
 {
-	static const struct {
-		const char *flag, *condition;
-	} texts[] = {
-		{ "--topic", "o.topic = %s" },
-		{ "--key", "o.key = convert_to(%s, 'UTF8')" },
-		{ "--type", "o.type = %s" },
-		{ "--correlation", "o.correlation_id = %s" },
+	static const struct skald__where_flag flags[] = {
+		{ "--topic", "o.topic = %s", false },
+		{ "--key", "o.key = convert_to(%s, 'UTF8')", false },
+		{ "--type", "o.type = %s", false },
+		{ "--correlation", "o.correlation_id = %s", false },
+		{ "--since", "o.at >= %s::timestamptz", true },
+		{ "--until", "o.at <= %s::timestamptz", true },
 	};
 	enum skald__exit status;
 
 	/* a marker that lets a parked key out is no message (sql/functions/park.sql) */
 	skald__where_add(where, "o.topic <> ''", SKALD_SLICE_NULL);
-	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-		const char *value = skald__flag_value(cli, texts[i].flag);
-
-		if (value)
-			skald__where_add(
-				where, texts[i].condition, skald_slice_text(value));
-	}
-	status = skald__where_time(cli, where, "--since", "o.at >= %s::timestamptz");
-	if (!status)
-		status = skald__where_time(
-			cli, where, "--until", "o.at <= %s::timestamptz");
+	status = skald__where_flags(cli, where, flags, sizeof(flags) / sizeof(flags[0]));
 	if (!status && skald__flag_is_given(cli, "--waiting"))
 		skald__where_add(
 			where, "(" IS_WAITING " OR " IS_PARKED ")", SKALD_SLICE_NULL);

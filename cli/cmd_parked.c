@@ -91,26 +91,23 @@ add_target(struct skald_buf *target, struct skald_slice topic, struct skald_slic
 static enum skald__exit
 where_parked(struct skald__cli *cli, struct skald__where *where)
 {
-	const char *topic = skald__flag_value(cli, "--topic");
+	static const struct skald__where_flag flags[] = {
+		{ "--topic", "topic = %s", false },
+		{ "--code", "code = %s", false },
+		{ "--since", "since >= %s::timestamptz", true },
+		{ "--until", "since <= %s::timestamptz", true },
+	};
 	const char *key = skald__flag_value(cli, "--key");
-	const char *code = skald__flag_value(cli, "--code");
 	enum skald__exit status;
 
 	skald__where_add(where, "kind = 'relay'", SKALD_SLICE_NULL);
-	if (topic)
-		skald__where_add(where, "topic = %s", skald_slice_text(topic));
 	if (key && is_hex_form(key))
 		skald__where_add(
 			where, "key = decode(%s, 'hex')", skald_slice_text(key + 2));
 	else if (key)
 		skald__where_add(
 			where, "key = convert_to(%s, 'UTF8')", skald_slice_text(key));
-	if (code)
-		skald__where_add(where, "code = %s", skald_slice_text(code));
-	status = skald__where_time(cli, where, "--since", "since >= %s::timestamptz");
-	if (!status)
-		status = skald__where_time(
-			cli, where, "--until", "since <= %s::timestamptz");
+	status = skald__where_flags(cli, where, flags, sizeof(flags) / sizeof(flags[0]));
 	if (!status)
 		status = skald__where_ids(
 			cli, where, "head_message_id = ANY (%s::text[])");

@@ -74,23 +74,24 @@ static const struct skald__column list_columns[] = {
 static enum skald__exit
 where_sagas(struct skald__cli *cli, struct skald__where *where)
 {
-	static const struct {
-		const char *flag, *condition;
-	} texts[] = {
-		{ "--name", "s.name = %s" },
-		{ "--version", "s.version::text = %s" },
-		{ "--key", "s.key = %s" },
-		{ "--run", "s.run::text = %s" },
-		{ "--status", "s.status = %s" },
-		{ "--correlation", "s.correlation_id = %s" },
-		{ "--step", "EXISTS (SELECT FROM jsonb_array_elements(s.steps) AS x WHERE"
-			    " x ->> 'name' = %s AND x ->> 'state' NOT IN ('pending',"
-			    " 'succeeded', 'undone', 'skipped', 'resolved', 'failed'))" },
+	static const struct skald__where_flag flags[] = {
+		{ "--name", "s.name = %s", false },
+		{ "--version", "s.version::text = %s", false },
+		{ "--key", "s.key = %s", false },
+		{ "--run", "s.run::text = %s", false },
+		{ "--status", "s.status = %s", false },
+		{ "--correlation", "s.correlation_id = %s", false },
+		{ "--step",
+			"EXISTS (SELECT FROM jsonb_array_elements(s.steps) AS x WHERE"
+			" x ->> 'name' = %s AND x ->> 'state' NOT IN ('pending',"
+			" 'succeeded', 'undone', 'skipped', 'resolved', 'failed'))",
+			false },
+		{ "--since", "s.created_at >= %s::timestamptz", true },
+		{ "--until", "s.created_at <= %s::timestamptz", true },
 	};
 	static const char *const statuses[] = { "running", "compensating", "stuck",
 		"finished" };
 	const char *wanted = skald__flag_value(cli, "--status");
-	char time[SKALD_TIME_TEXT_BYTES];
 	enum skald__exit status;
 	unsigned known = 0;
 
@@ -101,22 +102,7 @@ where_sagas(struct skald__cli *cli, struct skald__where *where)
 			"--status: '%s' is none of running, compensating, stuck, "
 			"finished",
 			wanted);
-	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-		const char *value = skald__flag_value(cli, texts[i].flag);
-
-		if (value)
-			skald__where_add(
-				where, texts[i].condition, skald_slice_text(value));
-	}
-	status = skald__flag_time(cli, "--since", time, sizeof(time));
-	if (!status && time[0])
-		skald__where_add(
-			where, "s.created_at >= %s::timestamptz", skald_slice_text(time));
-	if (!status)
-		status = skald__flag_time(cli, "--until", time, sizeof(time));
-	if (!status && time[0])
-		skald__where_add(
-			where, "s.created_at <= %s::timestamptz", skald_slice_text(time));
+	status = skald__where_flags(cli, where, flags, sizeof(flags) / sizeof(flags[0]));
 	if (!status && !skald__flag_is_given(cli, "--all") &&
 		!skald__flag_is_given(cli, "--status") &&
 		!skald__flag_is_given(cli, "--key") &&

@@ -224,9 +224,14 @@ void skald__where_done(struct skald__where *where);
 /* condition with %s where the parameter stands: "topic = %s". */
 void skald__where_add(
 	struct skald__where *where, const char *condition, struct skald_slice value);
-/* A time flag, and the ids on standard input; condition as above ("id = ANY (%s::uuid[])"). */
-enum skald__exit skald__where_time(struct skald__cli *cli, struct skald__where *where,
-	const char *flag, const char *condition);
+/* The ids on standard input; condition as above ("id = ANY (%s::uuid[])"). */
+/* The flags that are given, each its condition. */
+struct skald__where_flag {
+	const char *flag, *condition;
+	bool is_time; /* an age or an instant */
+};
+enum skald__exit skald__where_flags(struct skald__cli *cli, struct skald__where *where,
+	const struct skald__where_flag *flags, size_t count);
 enum skald__exit skald__where_ids(
 	struct skald__cli *cli, struct skald__where *where, const char *condition);
 /* The selection of the flags given; is_open: only open ones unless --all. */

@@ -73,14 +73,36 @@ skald__where_add(
 	skald_buf_addf(&where->text, "$%u%s", n + 1, place + 2);
 }
 
-static void
-add_text(struct skald__cli *cli, struct skald__where *where, const char *flag,
+static enum skald__exit
+add_time(struct skald__cli *cli, struct skald__where *where, const char *flag,
 	const char *condition)
 {
-	const char *value = skald__flag_value(cli, flag);
+	char text[SKALD_TIME_TEXT_BYTES];
+	enum skald__exit status = skald__flag_time(cli, flag, text, sizeof(text));
 
-	if (value)
-		skald__where_add(where, condition, skald_slice_text(value));
+	if (!status && text[0])
+		skald__where_add(where, condition, skald_slice_text(text));
+	return status;
+}
+
+enum skald__exit
+skald__where_flags(struct skald__cli *cli, struct skald__where *where,
+	const struct skald__where_flag *flags, size_t count)
+{
+	enum skald__exit status = SKALD_EXIT_DONE;
+
+	for (size_t i = 0; !status && i < count; i++) {
+		const char *value = skald__flag_value(cli, flags[i].flag);
+
+		if (!value)
+			continue;
+		if (flags[i].is_time)
+			status = add_time(cli, where, flags[i].flag, flags[i].condition);
+		else
+			skald__where_add(
+				where, flags[i].condition, skald_slice_text(value));
+	}
+	return status;
 }
 
 static enum skald__exit
@@ -109,8 +131,9 @@ add_partition(struct skald__cli *cli, struct skald__where *where)
 	enum skald__exit status =
 		skald__flag_int(cli, "--partition", 0, INT32_MAX, &partition);
 
-	if (!status)
-		add_text(cli, where, "--partition", "partition = %s::int");
+	if (!status && skald__flag_is_given(cli, "--partition"))
+		skald__where_add(where, "partition = %s::int",
+			skald_slice_text(skald__flag_value(cli, "--partition")));
 	return status;
 }
 
@@ -140,18 +163,6 @@ add_offsets(struct skald__cli *cli, struct skald__where *where)
 	if (to.bytes)
 		skald__where_add(where, "record_offset <= %s::bigint", to);
 	return SKALD_EXIT_DONE;
-}
-
-enum skald__exit
-skald__where_time(struct skald__cli *cli, struct skald__where *where, const char *flag,
-	const char *condition)
-{
-	char text[SKALD_TIME_TEXT_BYTES];
-	enum skald__exit status = skald__flag_time(cli, flag, text, sizeof(text));
-
-	if (!status && text[0])
-		skald__where_add(where, condition, skald_slice_text(text));
-	return status;
 }
 
 /* Ids from standard input: all of them must be uuids, or nothing is done. */
@@ -197,26 +208,26 @@ enum skald__exit
 skald__where_dead_letters(
 	struct skald__cli *cli, struct skald__where *where, bool is_open)
 {
+	static const struct skald__where_flag flags[] = {
+		{ "--group", "consumer_group = %s", false },
+		{ "--topic", "topic = %s", false },
+		{ "--key", "key = convert_to(%s, 'UTF8')", false },
+		{ "--type", "headers ->> 'ce_type' = %s", false },
+		{ "--code", "code = %s", false },
+		{ "--fingerprint", "fingerprint = %s", false },
+		{ "--correlation", "correlation_id = %s", false },
+		{ "--since", "at >= %s::timestamptz", true },
+		{ "--until", "at <= %s::timestamptz", true },
+	};
 	enum skald__exit status;
 
-	add_text(cli, where, "--group", "consumer_group = %s");
-	add_text(cli, where, "--topic", "topic = %s");
-	add_text(cli, where, "--key", "key = convert_to(%s, 'UTF8')");
-	add_text(cli, where, "--type", "headers ->> 'ce_type' = %s");
-	add_text(cli, where, "--code", "code = %s");
-	add_text(cli, where, "--fingerprint", "fingerprint = %s");
-	add_text(cli, where, "--correlation", "correlation_id = %s");
-	status = add_class(cli, where);
+	status = skald__where_flags(cli, where, flags, sizeof(flags) / sizeof(flags[0]));
+	if (!status)
+		status = add_class(cli, where);
 	if (!status)
 		status = add_partition(cli, where);
 	if (!status)
 		status = add_offsets(cli, where);
-	if (!status)
-		status =
-			skald__where_time(cli, where, "--since", "at >= %s::timestamptz");
-	if (!status)
-		status =
-			skald__where_time(cli, where, "--until", "at <= %s::timestamptz");
 	if (!status)
 		status = skald__where_ids(cli, where, "id = ANY (%s::uuid[])");
 	if (!status && is_open && !skald__flag_is_given(cli, "--all"))
