@@ -351,24 +351,15 @@ find_command(struct skald_slice type, void *ctx)
 static enum skald_rc
 make_relay(struct crew *crew, struct skald_err *err)
 {
-	const struct skald_config *config = crew->svc->config;
 	struct skald_relay_conf conf = SKALD_RELAY_INIT;
 	enum skald_rc rc;
 
 	conf.url = crew->url;
 	conf.kafka = crew->kafka;
 	conf.topics = &crew->topics;
-	conf.poll_min_ms = skald_config_ms(config, "relay", "poll_min");
-	conf.poll_max_ms = skald_config_ms(config, "relay", "poll_max");
-	conf.retention_ms = skald_config_ms(config, "retention", "outbox");
-	conf.consumed_ms = skald_config_ms(config, "retention", "consumed");
-	conf.dead_letters_ms = skald_config_ms(config, "retention", "dead_letters");
-	conf.audit_ms = skald_config_ms(config, "retention", "audit");
-	conf.wants_wal = strcmp(skald_config_text(config, "relay", "mode"), "wal") == 0;
-	conf.slot_limit_bytes = skald_config_source_bytes(config, "main", "slot_limit");
-	conf.gate = skald_config_text(config, "relay", "gate");
-	conf.barrier_ms = skald_config_ms(config, "retention", "barrier");
-	rc = skald_relay_create(&crew->relay, &conf, err);
+	rc = skald_relay_configure(&conf, crew->svc->config, "main", err);
+	if (!rc)
+		rc = skald_relay_create(&crew->relay, &conf, err);
 	if (!rc)
 		(void)hire(crew, KIND_RELAY);
 	return rc;

@@ -128,27 +128,19 @@ relay_gauge(struct skald__daemon *daemon, const char *source, const char *name)
 		daemon->metrics, SKALD_METRIC_GAUGE, name, labels, "", 1));
 }
 
-/*
- * What the leader of a source does. Parked keys make nobody unready, since all others
- * flow; but whoever asks here wants to know.
- */
+/* What the leader of a source does. */
 static void
-add_relay(struct skald_buf *body, struct skald__daemon *daemon, const char *source)
+add_relay(struct skald_buf *body, struct skald__daemon *daemon, const char *source,
+	const char *attention)
 {
-	int64_t parked = relay_gauge(daemon, source, "skald_relay_parked_keys");
-	char text[96];
-
 	skald_json_add_member(body, "mode",
 		skald_slice_text(relay_gauge(daemon, source, "skald_relay_streaming")
 					 ? "wal"
 					 : "poll"));
-	skald_json_add_member_int(body, "parked_keys", parked);
-	if (parked) {
-		(void)snprintf(text, sizeof(text),
-			"%lld keys are parked: skald outbox parked tells why",
-			(long long)parked);
-		skald_json_add_member(body, "attention", skald_slice_text(text));
-	}
+	skald_json_add_member_int(body, "parked_keys",
+		relay_gauge(daemon, source, "skald_relay_parked_keys"));
+	if (attention[0])
+		skald_json_add_member(body, "attention", skald_slice_text(attention));
 }
 
 static void
@@ -164,7 +156,7 @@ add_source(struct skald_buf *body, struct skald__daemon *daemon,
 	add_bool(body, "leader", state.is_leader);
 	add_state(body, &state, now_ms);
 	if (state.is_leader)
-		add_relay(body, daemon, skald__source_name(source));
+		add_relay(body, daemon, skald__source_name(source), state.attention);
 	skald_buf_add_text(body, "}");
 }
 

@@ -265,7 +265,7 @@ live(struct skald__daemon *daemon, const struct skald_config_args *args)
 	while (!stop_count) {
 		if (reload_wanted) {
 			reload_wanted = 0;
-			skald__reload(daemon->config, args);
+			skald__reload(daemon, args);
 		}
 		if (skald__sources_refused(daemon, &err) ||
 			skald__orchestra_refused(daemon, &err)) {

@@ -82,6 +82,7 @@ struct skald__loop_state { /* a copy of what a loop last said */
 	bool is_waiting; /* for somebody else: no progress, but no stall of ours */
 	int64_t progress_at_ms;
 	char trouble[240]; /* "" or what is wrong now */
+	char attention[400]; /* "" or what waits for somebody while all else goes on */
 };
 
 struct skald__source;
@@ -120,6 +121,8 @@ void skald__sources_wake(struct skald__daemon *daemon, const char *name);
 /* Joins the threads (call when done, or never started) and frees everything. */
 void skald__sources_destroy(struct skald__daemon *daemon);
 const char *skald__source_name(const struct skald__source *source);
+void skald__sources_reload(
+	struct skald__daemon *daemon, const struct skald_config *fresh);
 void skald__source_state(struct skald__source *source, struct skald__loop_state *out);
 
 /* --- watch.c: is Kafka there? ----------------------------------------------------------------- */
@@ -149,8 +152,7 @@ void skald__orchestra_state(struct skald__daemon *daemon, struct skald__loop_sta
 /* level and format of [log]; also at start. */
 void skald__log_configure(const struct skald_config *config);
 /* Read the configuration again: takes over what can be, names what waits for a restart. */
-void skald__reload(
-	const struct skald_config *in_force, const struct skald_config_args *args);
+void skald__reload(struct skald__daemon *daemon, const struct skald_config_args *args);
 
 /* --- health.c: what HTTP, systemd and the log are told ------------------------------------ */
 

@@ -1,6 +1,6 @@
 /*
- * reload.c - SIGHUP: the log settings change at once, everything else is
- * compared and named, so that nobody believes in a change that did not happen.
+ * reload.c - SIGHUP: the log settings and the relays' modes change at once, everything
+ * else is compared and named, so that nobody believes in a change that did not happen.
  */
 #include "daemon/own.h"
 
@@ -101,6 +101,15 @@ has_line(const char *text, const struct line *wanted)
 	return false;
 }
 
+static bool
+is_taken_over(const struct line *line)
+{
+	return strcmp(line->section, "log") == 0 ||
+	       (skald_slice_is_text(line->key, "mode") &&
+		       (strcmp(line->section, "relay") == 0 ||
+			       strncmp(line->section, "source.", 7) == 0));
+}
+
 /* Each key of `text` that `other` has not, or has otherwise. */
 static unsigned
 name_changes(const char *text, const char *other)
@@ -109,7 +118,7 @@ name_changes(const char *text, const char *other)
 	unsigned count = 0;
 
 	while (next_line(&text, &line)) {
-		if (strcmp(line.section, "log") == 0 || has_line(other, &line))
+		if (is_taken_over(&line) || has_line(other, &line))
 			continue;
 		skald_log(SKALD_LOG_WARN,
 			"changed, but only a restart takes it over key=%s.%.*s",
@@ -120,7 +129,7 @@ name_changes(const char *text, const char *other)
 }
 
 void
-skald__reload(const struct skald_config *in_force, const struct skald_config_args *args)
+skald__reload(struct skald__daemon *daemon, const struct skald_config_args *args)
 {
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_config *fresh = NULL;
@@ -133,12 +142,13 @@ skald__reload(const struct skald_config *in_force, const struct skald_config_arg
 		return;
 	}
 	skald__log_configure(fresh);
-	before = print_to_text(in_force);
+	skald__sources_reload(daemon, fresh);
+	before = print_to_text(daemon->config);
 	after = print_to_text(fresh);
 	/* What is new or other now; then what has gone (named by the text it had). */
 	if (before && after && !name_changes(after, before) &&
 		!name_changes(before, after))
-		skald_log(SKALD_LOG_INFO, "reloaded: level and format of the log");
+		skald_log(SKALD_LOG_INFO, "reloaded: log and modes of relays");
 	free(before);
 	free(after);
 	skald_config_destroy(fresh);

@@ -31,11 +31,6 @@ struct skald__source {
 	struct skald__daemon *daemon;
 	char name[64];
 	const char *url; /* borrowed from the configuration */
-	int64_t poll_min_ms;
-	int64_t poll_max_ms;
-	bool wants_wal;
-	int64_t slot_limit_bytes;
-	const char *gate; /* borrowed from the configuration */
 	pthread_t thread;
 	bool is_started;
 	bool has_passed; /* the gate, once; this thread's */
@@ -45,6 +40,7 @@ struct skald__source {
 
 	pthread_mutex_t lock; /* of what follows: read by HTTP and main */
 	struct skald_relay *relay; /* NULL for a moment after it gave up */
+	enum { WISH_NONE, WISH_POLL, WISH_WAL } wish; /* of a reload */
 	bool is_relaying;
 	int64_t progress_at_ms;
 	char trouble[240];
@@ -76,6 +72,8 @@ skald__source_state(struct skald__source *source, struct skald__loop_state *out)
 		out->is_waiting = !health.is_ready && health.trouble[0] &&
 				  strncmp(health.trouble, "no progress", 11) != 0;
 		(void)snprintf(out->trouble, sizeof(out->trouble), "%s", health.trouble);
+		(void)snprintf(
+			out->attention, sizeof(out->attention), "%s", health.attention);
 		if (out->progress_at_ms < source->progress_at_ms)
 			out->progress_at_ms = source->progress_at_ms;
 	} else {
@@ -203,27 +201,19 @@ create_relay(struct skald__source *source, struct skald_err *err)
 	struct skald_relay *relay = NULL;
 	enum skald_rc rc;
 
-	conf.source = source->name;
 	conf.url = source->url;
 	conf.kafka = daemon->kafka;
 	conf.topics = &daemon->topics;
-	conf.poll_min_ms = source->poll_min_ms;
-	conf.poll_max_ms = source->poll_max_ms;
-	conf.retention_ms = skald_config_ms(daemon->config, "retention", "outbox");
-	conf.consumed_ms = skald_config_ms(daemon->config, "retention", "consumed");
-	conf.dead_letters_ms =
-		skald_config_ms(daemon->config, "retention", "dead_letters");
-	conf.audit_ms = skald_config_ms(daemon->config, "retention", "audit");
-	conf.barrier_ms = skald_config_ms(daemon->config, "retention", "barrier");
 	conf.metrics = daemon->metrics;
-	conf.wants_wal = source->wants_wal;
-	conf.slot_limit_bytes = source->slot_limit_bytes;
-	conf.gate = source->gate;
-	rc = skald_relay_create(&relay, &conf, err);
+	rc = skald_relay_configure(&conf, daemon->config, source->name, err);
+	if (!rc)
+		rc = skald_relay_create(&relay, &conf, err);
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&source->lock);
 	source->relay = relay;
+	if (source->wish != WISH_NONE)
+		skald_relay_wish(relay, source->wish == WISH_WAL);
 	if (is_stopped(source)) /* stop came in between and saw no relay */
 		skald_wake_stop(skald_relay_wake(relay));
 	pthread_mutex_unlock(&source->lock);
@@ -300,25 +290,6 @@ destroy_source(struct skald__source *source)
 	free(source);
 }
 
-static enum skald_rc
-configure_source(struct skald__source *source, struct skald_err *err)
-{
-	const struct skald_config *config = source->daemon->config;
-	const char *mode = skald_config_source_text(config, source->name, "mode");
-
-	source->wants_wal = mode && strcmp(mode, "wal") == 0;
-	source->slot_limit_bytes =
-		skald_config_source_bytes(config, source->name, "slot_limit");
-	source->gate = skald_config_source_text(config, source->name, "gate");
-	source->poll_min_ms = skald_config_source_ms(config, source->name, "poll_min");
-	source->poll_max_ms = skald_config_source_ms(config, source->name, "poll_max");
-	if (source->poll_min_ms > source->poll_max_ms)
-		return skald_fail(err, SKALD_REJECT, "config", "",
-			"source %s: relay.poll_min: must not be above relay.poll_max",
-			source->name);
-	return create_relay(source, err);
-}
-
 /* name "main": [database]. Takes effect in daemon->sources only when complete. */
 static enum skald_rc
 add_source(struct skald__daemon *daemon, const char *name, const char *url,
@@ -343,7 +314,7 @@ add_source(struct skald__daemon *daemon, const char *name, const char *url,
 	rc = skald_wake_open(&source->wake, err);
 	if (rc)
 		goto out;
-	rc = configure_source(source, err);
+	rc = create_relay(source, err);
 	if (rc)
 		goto out;
 	daemon->sources[daemon->source_count++] = source;
@@ -425,6 +396,23 @@ skald__sources_wake(struct skald__daemon *daemon, const char *name)
 		pthread_mutex_lock(&source->lock);
 		if (source->relay)
 			skald_wake_up(skald_relay_wake(source->relay));
+		pthread_mutex_unlock(&source->lock);
+	}
+}
+
+/* The mode each is to have. A source that is new or gone waits for a restart. */
+void
+skald__sources_reload(struct skald__daemon *daemon, const struct skald_config *fresh)
+{
+	for (unsigned i = 0; i < daemon->source_count; i++) {
+		struct skald__source *source = daemon->sources[i];
+		const char *mode = skald_config_source_text(fresh, source->name, "mode");
+		bool wants_wal = mode && strcmp(mode, "wal") == 0;
+
+		pthread_mutex_lock(&source->lock);
+		source->wish = wants_wal ? WISH_WAL : WISH_POLL;
+		if (source->relay)
+			skald_relay_wish(source->relay, wants_wal);
 		pthread_mutex_unlock(&source->lock);
 	}
 }

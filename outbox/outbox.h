@@ -95,6 +95,11 @@ struct skald_relay_conf {
 	.barrier_ms = 34560000000 }
 /* clang-format on */
 
+/* What the configuration says of a source ("main": [database]); borrows its texts. */
+struct skald_config;
+SKALD_MUSTUSE enum skald_rc skald_relay_configure(struct skald_relay_conf *conf,
+	const struct skald_config *config, const char *source, struct skald_err *err);
+
 SKALD_MUSTUSE enum skald_rc skald_relay_create(struct skald_relay **out,
 	const struct skald_relay_conf *conf, struct skald_err *err);
 /*
@@ -108,12 +113,16 @@ void skald_relay_destroy(struct skald_relay *relay);
 /* Other loops of the process wake it after a commit that added messages. Any thread. */
 struct skald_wake *skald_relay_wake(struct skald_relay *relay);
 
+/* The mode that is wanted from now on. Any thread. */
+void skald_relay_wish(struct skald_relay *relay, bool wants_wal);
+
 /* For readiness, any thread. */
 struct skald_relay_health {
 	bool is_leader;
 	bool is_ready; /* connected to both sides, made progress lately or is standby */
 	int64_t progress_at_ms; /* skald_mono_ms of the last completed turn */
 	char trouble[160]; /* "" or what is wrong now */
+	char attention[400]; /* "" or what waits for somebody while all else goes on */
 };
 void skald_relay_health(struct skald_relay *relay, struct skald_relay_health *out);
 

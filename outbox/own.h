@@ -293,7 +293,6 @@ struct skald__topics {
 	unsigned count;
 	unsigned room;
 	unsigned last; /* hit */
-	unsigned asked; /* questions to Kafka so far: each may have taken a while */
 	unsigned missing_count;
 	bool is_grown; /* one has more partitions than are used */
 	int64_t regrow_at_ms;
@@ -305,6 +304,8 @@ struct skald__publisher {
 	struct skald_producer *producer; /* NULL: made when first needed */
 	struct skald_cluster *cluster;
 	struct skald__topics topics;
+	unsigned
+		asked; /* of Kafka and the database so far: each may have taken a while */
 	struct skald_buf texts; /* own headers of one row, unescaped */
 	struct skald_header headers[SKALD__HEADERS_MAX];
 	bool is_compressing; /* then only the broker knows what a record's size is */
@@ -378,8 +379,8 @@ struct skald__release {
 
 struct skald__relay_metrics {
 	skald_metric *published, *ticks, *leader, *inflight, *rebuilds, *lag, *truncated,
-		*fenced, *progress, *streaming, *wal_held, *wal_behind, *left, *recovered,
-		*skipped, *asleep, *woken;
+		*fenced, *progress, *streaming, *wal_held, *wal_behind, *safe_wal,
+		*spilled, *left, *recovered, *skipped, *asleep, *woken;
 	skald_metric *parked_keys, *parked_messages, *released;
 };
 
@@ -398,6 +399,7 @@ struct skald__ring {
 };
 
 struct skald_relay {
+	atomic_bool wants_wal; /* set by anybody; the core hears of it */
 	char *source;
 	char *url;
 	const struct skald_kafka_props *kafka;
@@ -447,6 +449,7 @@ SKALD_MUSTUSE enum skald_rc skald__relay_await(
 void skald__relay_metrics_init(struct skald_relay *r, struct skald_metrics *metrics);
 void skald__relay_note_progress(struct skald_relay *r);
 void skald__relay_note_state(struct skald_relay *r);
+void skald__relay_note_parked(struct skald_relay *r); /* keys came or went */
 void skald__relay_trouble(struct skald_relay *r, struct skald__trouble *t,
 	const struct skald_err *err, const char *what);
 void skald__relay_trouble_over(struct skald_relay *r, struct skald__trouble *t);
@@ -525,6 +528,8 @@ SKALD_MUSTUSE enum skald_rc skald__topics_regrow(
 	struct skald_relay *r, struct skald_err *err);
 /* Missing ones that are there now, as an array for SQL. One question to Kafka. */
 void skald__topics_find(struct skald_relay *r, struct skald_buf *found);
+/* One of the missing topics; NULL: there is none. */
+const char *skald__topics_missing(const struct skald__topics *topics);
 void skald__topics_miss(struct skald_relay *r, struct skald_slice name); /* at load */
 /* Kafka will be asked about topics: connects while PostgreSQL is asked for rows. */
 void skald__topics_meet(struct skald_relay *r);

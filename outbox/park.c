@@ -163,7 +163,7 @@ erase(struct skald__park *p, unsigned slot)
 static void
 note_count(struct skald_relay *r)
 {
-	atomic_store(r->metrics.parked_keys, (int64_t)r->park.key_count);
+	skald__relay_note_parked(r);
 	/* releases are due by the clock: nobody would wake us */
 	if (r->core.is_restless != (r->park.key_count > 0))
 		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_RESTLESS,
@@ -517,6 +517,7 @@ skald__park_flush(struct skald_relay *r, struct skald_err *err)
 
 	if (!p->row_count)
 		return SKALD_OK;
+	r->publisher.asked++;
 	params[0] = skald_param_int(r->lease.term, term);
 	for (unsigned i = 0; i < SKALD__PARK_COLUMNS; i++) {
 		if (p->columns[i].failed)

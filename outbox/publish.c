@@ -416,7 +416,7 @@ enum skald_rc
 skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald_err *err)
 {
 	struct skald__relay_ev ev = { .kind = SKALD__EV_SENT };
-	unsigned asked = r->publisher.topics.asked;
+	unsigned asked = r->publisher.asked;
 	struct skald_err flush_err = SKALD_ERR_INIT;
 	struct skald__row row;
 	bool is_ready = true;
@@ -430,8 +430,8 @@ skald__publish(struct skald_relay *r, uint64_t count, bool to_mark, struct skald
 					     .at_ms = skald_mono_ms() + LOOK_AGAIN_MS });
 	if (rc || !is_ready)
 		return rc;
-	/* a topic that was asked for took a while: look after the lease first */
-	while (!rc && ev.count < count && r->publisher.topics.asked == asked) {
+	/* what was asked took a while: look after the lease first */
+	while (!rc && ev.count < count && r->publisher.asked == asked) {
 		ev.is_full = skald__window_is_full(&r->window);
 		if (ev.is_full)
 			break;

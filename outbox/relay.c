@@ -58,6 +58,16 @@ note_stop(struct skald_relay *r)
 					     .at_ms = skald_mono_ms() + r->drain_ms });
 }
 
+static void
+note_wish(struct skald_relay *r)
+{
+	bool wants_wal = atomic_load(&r->wants_wal);
+
+	if (wants_wal != r->core.conf.wants_wal)
+		skald__relay_tell(r, (struct skald__relay_ev){ .kind = SKALD__EV_WISH,
+					     .is_open = wants_wal });
+}
+
 /* --- sessions ------------------------------------------------------------------------------- */
 
 static void
@@ -520,6 +530,7 @@ skald_relay_run(struct skald_relay *relay, int64_t drain_ms, struct skald_err *e
 	relay->drain_ms = drain_ms;
 	do {
 		note_stop(relay);
+		note_wish(relay);
 		skald__publish_serve(relay);
 		skald__wal_serve(relay);
 		atomic_store(relay->metrics.inflight,
@@ -607,6 +618,7 @@ skald_relay_create(struct skald_relay **out, const struct skald_relay_conf *conf
 			.asleep_ms = ASLEEP_MS,
 			.wants_wal = conf->wants_wal,
 			.has_gate = r->gate.names != NULL });
+	atomic_init(&r->wants_wal, conf->wants_wal);
 	skald__relay_metrics_init(r, conf->metrics);
 	rc = skald_wake_open(&r->wake, err);
 	if (rc)
@@ -636,6 +648,13 @@ skald_relay_destroy(struct skald_relay *relay)
 	free(relay->source);
 	free(relay->url);
 	free(relay);
+}
+
+void
+skald_relay_wish(struct skald_relay *relay, bool wants_wal)
+{
+	atomic_store(&relay->wants_wal, wants_wal);
+	skald_wake_up(&relay->wake);
 }
 
 struct skald_wake *

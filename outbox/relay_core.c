@@ -320,6 +320,13 @@ see_lease(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 }
 
 static void
+see_wish(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t now_ms)
+{
+	c->conf.wants_wal = ev->is_open;
+	c->slot_at_ms = now_ms;
+}
+
+static void
 see_stuck(struct skald__relay_core *c, const struct skald__relay_ev *ev)
 {
 	if (c->state == SKALD__RELAY_REBUILDING || c->state == SKALD__RELAY_OPENING)
@@ -434,6 +441,8 @@ see_other(struct skald__relay_core *c, const struct skald__relay_ev *ev, int64_t
 		if (ev->ordinal > c->gated)
 			c->gated = ev->ordinal;
 		c->gate_at_ms = ev->at_ms;
+	} else if (ev->kind == SKALD__EV_WOKEN) {
+		see_woken(c, now_ms);
 	} else if (ev->kind == SKALD__EV_RESTLESS) {
 		c->is_restless = ev->is_open;
 	} else if (ev->kind == SKALD__EV_DOZING) {
@@ -489,8 +498,6 @@ see_leader_event(
 		see_stuck(c, ev);
 		break;
 	case SKALD__EV_WOKEN:
-		see_woken(c, now_ms);
-		break;
 	case SKALD__EV_SLOT_ASKED:
 	case SKALD__EV_SLOT_MADE:
 	case SKALD__EV_SLOT_FAILED:
@@ -511,6 +518,7 @@ see_leader_event(
 	case SKALD__EV_LOST:
 	case SKALD__EV_FAILED:
 	case SKALD__EV_ABANDONED:
+	case SKALD__EV_WISH:
 	case SKALD__EV_STOP:
 	case SKALD__EV_GIVEN_UP:
 		break; /* of every state, see below */
@@ -542,6 +550,9 @@ skald__relay_see(
 		break;
 	case SKALD__EV_LEASE:
 		see_lease(c, ev, now_ms);
+		break;
+	case SKALD__EV_WISH:
+		see_wish(c, ev, now_ms);
 		break;
 	case SKALD__EV_STOP:
 		c->is_stopping = true;

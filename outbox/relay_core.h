@@ -58,6 +58,7 @@ enum skald__relay_event {
 	SKALD__EV_FAILED, /* PostgreSQL: sessions are closed, not before at_ms again */
 	SKALD__EV_ABANDONED, /* producer and rows are dropped */
 	SKALD__EV_WOKEN, /* somebody committed */
+	SKALD__EV_WISH, /* is_open: mode wal, else poll */
 	SKALD__EV_STOP, /* drain; at_ms = the latest end */
 	SKALD__EV_GIVEN_UP, /* nothing is held any more */
 };

@@ -50,6 +50,11 @@ skald__relay_metrics_init(struct skald_relay *r, struct skald_metrics *metrics)
 		"WAL that PostgreSQL keeps for the slot.", 1);
 	m->wal_behind = GAUGE("skald_relay_wal_behind_bytes",
 		"WAL behind the last acknowledged commit.", 1);
+	m->safe_wal = GAUGE("skald_relay_safe_wal_bytes",
+		"WAL that may be written until the slot is lost; -1: no limit.", 1);
+	atomic_store(m->safe_wal, -1);
+	m->spilled = GAUGE("skald_relay_spilled_bytes",
+		"Written to disk by PostgreSQL for large transactions.", 1);
 	m->left = COUNTER("skald_relay_left_wal_total",
 		"Times mode wal was left: slot lost or shed, another timeline.");
 	m->recovered = COUNTER("skald_relay_catchups_total",
@@ -101,6 +106,24 @@ skald__relay_note_state(struct skald_relay *r)
 			sizeof(r->health.trouble));
 	else
 		r->health.trouble[0] = '\0';
+	pthread_mutex_unlock(&r->health_lock);
+}
+
+/* Parked keys make nobody unready: all others flow. But whoever asks wants to know. */
+void
+skald__relay_note_parked(struct skald_relay *r)
+{
+	const char *missing = skald__topics_missing(&r->publisher.topics);
+	unsigned count = r->park.key_count;
+
+	atomic_store(r->metrics.parked_keys, (int64_t)count);
+	pthread_mutex_lock(&r->health_lock);
+	r->health.attention[0] = '\0';
+	if (count)
+		(void)snprintf(r->health.attention, sizeof(r->health.attention),
+			"%u %s parked%s%s%s: skald outbox parked tells why", count,
+			count == 1 ? "key is" : "keys are", missing ? ", topic " : "",
+			missing ? missing : "", missing ? " does not exist" : "");
 	pthread_mutex_unlock(&r->health_lock);
 }
 

@@ -176,7 +176,7 @@ next_streaming(const struct skald__relay_core *c, int64_t now_ms)
 	bool may_begin = !is_halting || !c->is_between; /* no half of a transaction */
 	int64_t at_ms;
 
-	if (c->must_leave)
+	if (c->must_leave || !c->conf.wants_wal)
 		return do_verb(SKALD__DO_LEAVE_WAL);
 	if (now_ms >= record_at(c) || (c->drain_due && is_drained(c)))
 		return (struct skald__relay_do){ .verb = SKALD__DO_RECORD,

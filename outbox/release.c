@@ -65,6 +65,7 @@ ask_count(struct skald_relay *r, const struct skald__row *row, const char *topic
 	struct skald_rows *rows = NULL;
 	enum skald_rc rc;
 
+	r->publisher.asked++;
 	rc = skald_sql_query(r->guard, sql_release, params, 6, true, &rows, err);
 	if (rc)
 		return rc;
@@ -159,6 +160,7 @@ skald__release_fill(struct skald_relay *r, struct skald_err *err)
 
 	if (!x->left || (x->rows && x->next < skald_rows_count(x->rows)))
 		return SKALD_OK;
+	r->publisher.asked++;
 	/* a lease is short, a payload may be long */
 	rc = skald_sql_exec(r->guard, "SET statement_timeout = '60s'", err);
 	if (!rc)

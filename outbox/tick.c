@@ -132,7 +132,7 @@ enum skald_rc
 skald__tick_session(struct skald_sql *sql, struct skald_err *err)
 {
 	return skald_sql_exec(sql,
-		"SET enable_seqscan = off; SET jit = off; SET work_mem = '64MB'; "
+		"SET enable_seqscan = off; SET work_mem = '64MB'; "
 		"SET max_parallel_workers_per_gather = 0; "
 		"SET plan_cache_mode = force_generic_plan; "
 		"SET statement_timeout = '10min'",

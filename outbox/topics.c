@@ -180,7 +180,7 @@ ask_limit(struct skald_relay *r, struct skald__topic *topic, struct skald_err *e
 		r->publisher.cluster, topic->name, ENSURE_MS, &bytes, err);
 	if (rc)
 		return rc;
-	r->publisher.topics.asked++;
+	r->publisher.asked++;
 	topic->max_bytes = bytes ? bytes : SKALD_RECORD_BYTES_MAX;
 	topic->limit_at_ms = skald_mono_ms();
 	return SKALD_OK;
@@ -218,7 +218,7 @@ ask(struct skald_relay *r, struct skald__topic *topic, struct skald_err *err)
 
 	if (rc)
 		return rc;
-	r->publisher.topics.asked++;
+	r->publisher.asked++;
 	rc = skald_topic_ensure(r->publisher.cluster, topic->name, r->topics_conf,
 		ENSURE_MS, &here, &why);
 	if (rc == SKALD_REJECT)
@@ -337,6 +337,17 @@ skald__topics_miss(struct skald_relay *r, struct skald_slice name)
 	/* Without memory for it its next row asks. */
 	if (find(t, name, &topic, &why) == SKALD_OK)
 		skald__topics_refuse(r, name, &why);
+}
+
+const char *
+skald__topics_missing(const struct skald__topics *topics)
+{
+	if (topics->missing_count == 0)
+		return NULL;
+	for (unsigned i = 0; i < topics->count; i++)
+		if (topics->items[i].is_missing)
+			return topics->items[i].name;
+	return NULL;
 }
 
 void

@@ -58,7 +58,8 @@ static const char *const columns[SKALD__COLUMN_COUNT] = {
 
 static const char sql_record[] =
 	"SELECT held, my_epoch, epoch_due, next_snapshot, next_lsn, wal_held_bytes,"
-	" wal_behind_bytes FROM skald.relay_stream_turn($1::bigint, $2::bigint, $3,"
+	" wal_behind_bytes, safe_wal_bytes, spill_bytes"
+	" FROM skald.relay_stream_turn($1::bigint, $2::bigint, $3,"
 	" $4::pg_snapshot, $5::bigint, $6::boolean)";
 static const char sql_end_other[] =
 	"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
@@ -459,6 +460,8 @@ take_record(struct skald_relay *r, const struct skald_rows *rows,
 	w->next_lsn = (uint64_t)skald_rows_int(rows, 0, 4, 0);
 	atomic_store(r->metrics.wal_held, held);
 	atomic_store(r->metrics.wal_behind, skald_rows_int(rows, 0, 6, 0));
+	atomic_store(r->metrics.safe_wal, skald_rows_int(rows, 0, 7, -1));
+	atomic_store(r->metrics.spilled, skald_rows_int(rows, 0, 8, 0));
 	atomic_store(r->metrics.lag, skald__wal_is_quiet(r) || !w->commit_us
 					     ? 0
 					     : (skald_wall_us() - w->commit_us) / 1000);

@@ -181,9 +181,15 @@ skald__wal_enter(struct skald_relay *r, struct skald_err *err)
 void
 skald__wal_leave(struct skald_relay *r)
 {
-	skald_log(SKALD_LOG_WARN, "relay leaves mode wal and polls: %s source=%s",
-		r->wal.leave_reason, r->source);
-	atomic_fetch_add(r->metrics.left, 1);
+	if (r->core.must_leave) {
+		skald_log(SKALD_LOG_WARN, "relay leaves mode wal and polls: %s source=%s",
+			r->wal.leave_reason, r->source);
+		atomic_fetch_add(r->metrics.left, 1);
+	} else {
+		skald_log(SKALD_LOG_INFO,
+			"relay leaves mode wal: it is not wanted any more source=%s",
+			r->source);
+	}
 	skald__wal_close(r);
 	skald__publish_settle(r);
 	skald__publish_drop(r);

@@ -128,8 +128,6 @@ connect(struct skald_orchestrator *o, struct skald_err *err)
 	if (!rc)
 		rc = skald_migrate_check(o->sql, err);
 	if (!rc)
-		rc = skald_sql_exec(o->sql, "SET jit = off", err);
-	if (!rc)
 		rc = name_installation(o, err);
 	if (!rc && !o->was_connected && o->conf.definitions && o->conf.definitions[0]) {
 		rc = skald__saga_deploy_all(o->sql, o->conf.definitions, err);

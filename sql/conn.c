@@ -20,6 +20,7 @@
  * lose its locks before its lease could do harm; a service's handlers may be slow.
  */
 static const char daemon_settings[] = "SET synchronous_commit = on;"
+				      "SET jit = off;" /* it may take 25 ms for a row */
 				      "SET idle_in_transaction_session_timeout = '2s';"
 				      "SET lock_timeout = '2s';"
 				      "SET statement_timeout = '30s'";

@@ -263,10 +263,13 @@ END $$;
 -- my_position. mark_snapshot is reached: it becomes the acknowledged one and a mark (NULL:
 -- not reached); it sees every commit below mark_lsn. Answers the next snapshot, and the end of
 -- WAL after it was taken. is_drained: nothing is outstanding, so another epoch may begin.
-CREATE OR REPLACE FUNCTION skald.relay_stream_turn(my_term bigint, my_lsn bigint,
+-- safe_wal_bytes: what may still be written until the slot is lost; -1: no limit is set.
+DROP FUNCTION IF EXISTS skald.relay_stream_turn(bigint, bigint, text, pg_snapshot, bigint, boolean);
+CREATE FUNCTION skald.relay_stream_turn(my_term bigint, my_lsn bigint,
     my_position text, mark_snapshot pg_snapshot, mark_lsn bigint, is_drained boolean,
     OUT held boolean, OUT my_epoch bigint, OUT epoch_due boolean, OUT next_snapshot text,
-    OUT next_lsn bigint, OUT wal_held_bytes bigint, OUT wal_behind_bytes bigint)
+    OUT next_lsn bigint, OUT wal_held_bytes bigint, OUT wal_behind_bytes bigint,
+    OUT safe_wal_bytes bigint, OUT spill_bytes bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -296,8 +299,11 @@ BEGIN
     SELECT pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint
         INTO next_snapshot, next_lsn;
     wal_behind_bytes := next_lsn - (r.acked_lsn - '0/0'::pg_lsn)::bigint;
-    SELECT next_lsn - (s.restart_lsn - '0/0'::pg_lsn)::bigint INTO wal_held_bytes
+    SELECT next_lsn - (s.restart_lsn - '0/0'::pg_lsn)::bigint, coalesce(s.safe_wal_size, -1)
+        INTO wal_held_bytes, safe_wal_bytes
         FROM pg_replication_slots s WHERE s.slot_name = 'skald_' || r.stream;
+    SELECT s.spill_bytes INTO spill_bytes
+        FROM pg_stat_replication_slots s WHERE s.slot_name = 'skald_' || r.stream;
 END $$;
 
 -- wal is wanted and cannot be: why, for status and doctor.
@@ -308,20 +314,12 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         WHERE term = my_term AND mode = 'poll' AND slot_dropped IS DISTINCT FROM why
 $$;
 
--- Whether writers wake the relay by NOTIFY. Answers a transaction id: whoever began at it or
--- later has seen the flag, for a writer looks at it after its id is drawn.
-CREATE OR REPLACE FUNCTION skald.relay_doze(my_term bigint, is_asleep boolean) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    since text;
-BEGIN
-    IF NOT EXISTS (SELECT FROM skald.relay r WHERE r.term = my_term) THEN
-        RETURN NULL;
-    END IF;
-    PERFORM setval('skald.relay_sleep', 0, is_asleep);
-    SELECT pg_snapshot_xmax(pg_current_snapshot())::text INTO since;
-    RETURN since;
-END $$;
+-- Whether writers wake the relay by NOTIFY.
+DROP FUNCTION IF EXISTS skald.relay_doze(bigint, boolean);
+CREATE FUNCTION skald.relay_doze(my_term bigint, is_asleep boolean) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT setval('skald.relay_sleep', 0, is_asleep) FROM skald.relay r WHERE r.term = my_term
+$$;
 
 -- While nothing happens: a sign of life, and marks older than an hour go, some at a time.
 CREATE OR REPLACE FUNCTION skald.relay_tidy(my_term bigint)

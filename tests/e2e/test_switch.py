@@ -1,5 +1,8 @@
 """From one mode to the other and back, under load."""
 
+import os
+import signal
+
 from skaldtest import check, e2e, psql, wait_until
 
 import writers
@@ -38,6 +41,37 @@ def under_load(t):
     used = [int(r.position.split(".")[0], 16) for r in records]
     assert len(set(used)) >= len(BACK_AND_FORTH), "epochs used: %s" % sorted(set(used))
     t.log("epochs %s, %d records in the last" % (epochs, used.count(epochs[-1])))
+
+
+@e2e("e2e.switch.by_reload", records=900, effects=900)
+def by_reload(t):
+    """The same by SIGHUP: one process, told poll, wal, poll, wal, poll while others write."""
+    url, sink = t.database(), t.database()
+    topic = t.topic("reload", partitions=3)
+    path = os.path.join(t.dir, "skaldd.conf")
+    applier(t, sink, topic)
+
+    def configure(mode):
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("[relay]\nmode = %s\n" % mode)
+
+    configure("poll")
+    daemon = t.skaldd(url, env={"SKALD_CONFIG": path})
+    load = writers.Writers(t, url, topic, clients=4, rate=100).start()
+    for mode in (*BACK_AND_FORTH[1:], "poll"):
+        t.kafka.wait_count(topic, t.kafka.count(topic) + 200)
+        configure(mode)
+        daemon.signal(signal.SIGHUP)
+        if mode == "wal":
+            wait_streaming(url)
+        else:
+            wait_mode(url, "poll")
+            wait_until(lambda: slot_state(url) is None, 20, "the slot to be gone")
+    t.kafka.wait_count(topic, t.kafka.count(topic) + 100)
+    load.stop()
+    settle(t, url, sink, topic, load.committed(), recovered=True)
+    assert "restart" not in daemon.log_text()
+    assert daemon.alive
 
 
 @e2e("e2e.switch.two_minds", records=600, effects=600)

@@ -83,9 +83,13 @@ class Life(unittest.TestCase):
         self.assertNotIn("attention", self.relay(p))
         self.add(url)
         wait_until(lambda: self.relay(p)["parked_keys"] == 1, 30, "the key to be parked")
-        self.assertIn("skald outbox parked", self.relay(p)["attention"])
+        self.assertEqual(self.relay(p)["attention"], "1 key is parked, topic shop.orders does not"
+                         " exist: skald outbox parked tells why")
         self.assertEqual(self.readyz(p)[0], 200)
-        self.assertIn('skald_relay_parked_keys{source="main"} 1', p.http("/metrics")[1])
+        metrics = p.http("/metrics")[1]
+        self.assertIn('skald_relay_parked_keys{source="main"} 1', metrics)
+        self.assertIn('skald_relay_safe_wal_bytes{source="main"} -1', metrics)
+        self.assertIn('skald_relay_spilled_bytes{source="main"} 0', metrics)
 
     # -- outages ---------------------------------------------------------------------------
 

@@ -282,6 +282,7 @@ each_kind_has_its_settings(void)
 		const char *name, *value;
 	} rows[] = {
 		{ SKALD_SQL_DAEMON, "synchronous_commit", "on" },
+		{ SKALD_SQL_DAEMON, "jit", "off" },
 		{ SKALD_SQL_DAEMON, "idle_in_transaction_session_timeout", "2s" },
 		{ SKALD_SQL_DAEMON, "lock_timeout", "2s" },
 		{ SKALD_SQL_DAEMON, "statement_timeout", "30s" },

@@ -245,6 +245,8 @@ static const struct row {
 		V(GIVE_UP)),
 	ROW(IDLE_COVERED, ON(SLOT_FAILED, .at_ms = NOW + 50), S(IDLE), L(NONE), N(AWAKE),
 		V(WAIT)),
+	ROW(IDLE_COVERED, ON(WISH), S(IDLE), L(COVERED), N(AWAKE), V(ENTER)),
+	ROW(IDLE_ASLEEP, ON(WISH, .is_open = true), S(IDLE), L(NONE), N(ASLEEP), V(SLOT)),
 	/* sleep */
 	ROW(IDLE_DOZING, ON(TURNED, .is_open = true, .is_quiet = true), S(IDLE), L(NONE),
 		N(ASLEEP), V(WAIT)),
@@ -279,6 +281,7 @@ static const struct row {
 	ROW(SENDING_GATED, ON(GREW, .count = 2), S(SENDING), L(NONE), N(AWAKE), V(SEND)),
 	/* OPENING */
 	ROW(OPENING, ON(STARTED), S(STREAMING), L(NONE), N(AWAKE), V(READ)),
+	ROW(OPENING, ON(WISH), S(OPENING), L(NONE), N(AWAKE), V(START)),
 	ROW(OPENING, ON(STUCK, .at_ms = NOW + 50), S(OPENING), L(NONE), N(AWAKE),
 		V(WAIT)),
 	ROW(OPENING, ON(LEFT, .at_ms = NOW), S(ELECTED), L(NONE), N(AWAKE), V(LEAD)),
@@ -325,6 +328,9 @@ static const struct row {
 	ROW(STREAMING, ON(GIVEN_UP), S(GONE), L(NONE), N(AWAKE), V(LEAVE)),
 	ROW(STREAMING, ON(RECORDED, .is_full = true), S(STREAMING), L(NONE), N(AWAKE),
 		V(LEAVE_WAL)),
+	ROW(STREAMING, ON(WISH), S(STREAMING), L(NONE), N(AWAKE), V(LEAVE_WAL)),
+	ROW(STREAMING, ON(WISH, .is_open = true), S(STREAMING), L(NONE), N(AWAKE),
+		V(WAIT)),
 	ROW(STREAMING, ON(MOVED), S(STREAMING), L(NONE), N(AWAKE), V(WAIT)),
 	ROW(STREAMING_ROWS, ON(SENT, .count = 10, .is_between = true), S(STREAMING),
 		L(NONE), N(AWAKE), V(WAIT)),
