@@ -48,12 +48,12 @@ def load_until_dead(t, url, topic, first, seconds=60):
     writers.add(t, url, topic, EVENTS, first=done + 1)
 
 
-def kill_relay(t, failpoint, nth, mode):
+def kill_relay(t, failpoint, nth, mode, env=None):
     """The relay dies at the n-th passage under load; another goes on."""
     url, sink = t.database(), t.database()
     topic = t.topic("crash", partitions=3)
     applier(t, sink, topic)
-    first = relay(t, url, mode, failpoint="%s:%d" % (failpoint, nth))
+    first = relay(t, url, mode, failpoint="%s:%d" % (failpoint, nth), env=env)
     load_until_dead(t, url, topic, first)
-    relay(t, url, mode)
+    relay(t, url, mode, env=env)
     settle(t, url, sink, topic, writers.committed(url))

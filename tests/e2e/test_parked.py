@@ -53,7 +53,7 @@ def settings_for(**more):
     return found
 
 
-def keys_wait_and_go(t, mode):
+def keys_wait_and_go(t, mode, env=None):
     """A record of 30 MB, a topic that is missing for good, one that is made later: their keys
     wait with what follows; every other key flows within a second; afterwards they go in
     order, the head skipped or repaired."""
@@ -61,7 +61,7 @@ def keys_wait_and_go(t, mode):
     limit_mb, large_mb = (20, 30) if mode == "poll" else (5, 12)
     topic = t.topic("ok", partitions=3, config={"max.message.bytes": str(limit_mb * 1024 * 1024)})
     late, never = t.topic_name("late"), t.topic_name("never")
-    daemon = relay(t, url, mode, settings=settings_for())
+    daemon = relay(t, url, mode, settings=settings_for(), env=env)
     large = insert_large(url, topic, "k3", 0, large_mb)
     stuck = writers.add(t, url, late, 30)
     for_ever = writers.add(t, url, never, 20)
@@ -90,6 +90,7 @@ def keys_wait_and_go(t, mode):
     t.check_topic(topic, expected=ids + ([large] if mode == "wal" else []), version=VERSION)
     assert never not in t.kafka.topics()
     assert len(for_ever) == 20
+    return daemon
 
 
 def parked_are_seen(t, url, daemon, topic, never):

@@ -53,6 +53,7 @@ extern const char *kit_role; /* as whom relays connect: postgres */
  * numbers and stores what was under way behind a refused batch, which Kafka refuses.
  */
 extern bool kit_one_in_flight;
+extern bool kit_short_queue; /* of a producer: a window is not under way as a whole */
 
 /* How relays are started besides: mode poll, no limit, no gate. */
 struct kit_ways {
