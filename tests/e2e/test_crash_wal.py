@@ -2,6 +2,7 @@
 PostgreSQL crashed and restarted under both modes."""
 
 from skaldtest import check, e2e, psql, wait_until
+from skaldtest.librdkafka import newer_in
 
 import kills
 import writers
@@ -16,6 +17,12 @@ for _name, _passages in kills.STREAM.items():
     for _nth in _passages:
         e2e("e2e.crash.%s.%d" % (_name, _nth), records=EVENTS, effects=EVENTS)(
             lambda t, f=_name, n=_nth: kill_relay(t, f, n, "wal"))
+
+
+for _mode, _name in (("poll", "relay_after_produce"), ("wal", "stream_after_produce")):
+    e2e("e2e.crash.newer_librdkafka." + _mode, records=EVENTS, effects=EVENTS)(
+        lambda t, m=_mode, f=_name: kill_relay(
+            t, f, 1, m, env={"LD_LIBRARY_PATH": newer_in(t.dir)}))
 
 
 def leave(t, failpoint, then):

@@ -8,6 +8,7 @@ import struct
 import time
 
 from skaldtest import check, e2e, psql, wait_until
+from skaldtest.librdkafka import newer_in, uses
 
 import kills
 import writers
@@ -93,6 +94,13 @@ def keys_wait_and_go(t, mode, env=None):
     return daemon
 
 
+def newer_librdkafka(t, mode):
+    """The same with the one that the Python client brings along."""
+    folder = newer_in(t.dir)
+    daemon = keys_wait_and_go(t, mode, env={"LD_LIBRARY_PATH": folder})
+    assert uses(daemon.pid, folder)
+
+
 def parked_are_seen(t, url, daemon, topic, never):
     """View, tool and metrics say what waits and why."""
     rows = psql(url, "SELECT topic, waiting, reason FROM skald.parked WHERE kind = 'relay'"
@@ -151,6 +159,8 @@ def act_on_head(t, url, topic, never, large, mode):
 for _mode in MODES:
     e2e("e2e.parked.keys_wait_and_go." + _mode, records=260, timeout=300)(
         lambda t, m=_mode: keys_wait_and_go(t, m))
+    e2e("e2e.parked.newer_librdkafka." + _mode, records=260, timeout=300)(
+        lambda t, m=_mode: newer_librdkafka(t, m))
 
 
 @e2e("e2e.parked.control_goes_on_without_head", records=100)
