@@ -134,6 +134,11 @@ typedef void (*skald_report_fn)(
 SKALD_MUSTUSE enum skald_rc skald_producer_create(struct skald_producer **out,
 	const struct skald_kafka_props *props, const char *client_id,
 	struct skald_err *err);
+/* The same with batches of at most so many bytes: a broker measures a topic's limit
+   against the batch. */
+SKALD_MUSTUSE enum skald_rc skald_producer_create_within(struct skald_producer **out,
+	const struct skald_kafka_props *props, const char *client_id,
+	int64_t batch_bytes_max, struct skald_err *err);
 /* Drops what is queued and in flight (no reports); at most a second. NULL is fine. */
 void skald_producer_destroy(struct skald_producer *producer);
 

@@ -110,6 +110,21 @@ make_conf(struct skald_producer *p, struct rd_kafka_conf_s **conf, struct skald_
 	return rc;
 }
 
+static enum skald_rc
+limit_batches(struct skald_producer *p, rd_kafka_conf_t *conf, int64_t bytes_max,
+	struct skald_err *err)
+{
+	char value[32];
+	size_t bytes = sizeof(value);
+	struct skald__setting setting = { "batch.size", value };
+
+	if (rd_kafka_conf_get(conf, setting.name, value, &bytes) != RD_KAFKA_CONF_OK ||
+		strtoll(value, NULL, 10) <= bytes_max)
+		return SKALD_OK;
+	snprintf(value, sizeof(value), "%lld", (long long)bytes_max);
+	return skald__kafka_conf_set(p->props, conf, &setting, 1, false, err);
+}
+
 static bool
 has_linger(const rd_kafka_conf_t *conf)
 {
@@ -135,6 +150,14 @@ enum skald_rc
 skald_producer_create(struct skald_producer **out, const struct skald_kafka_props *props,
 	const char *client_id, struct skald_err *err)
 {
+	return skald_producer_create_within(out, props, client_id, INT32_MAX, err);
+}
+
+enum skald_rc
+skald_producer_create_within(struct skald_producer **out,
+	const struct skald_kafka_props *props, const char *client_id,
+	int64_t batch_bytes_max, struct skald_err *err)
+{
 	static const uint64_t one = 1;
 	struct skald_producer *p = calloc(1, sizeof(*p));
 	struct rd_kafka_conf_s *conf = NULL;
@@ -151,6 +174,8 @@ skald_producer_create(struct skald_producer **out, const struct skald_kafka_prop
 		goto out;
 	}
 	rc = make_conf(p, &conf, err);
+	if (!rc)
+		rc = limit_batches(p, conf, batch_bytes_max, err);
 	if (rc)
 		goto out;
 	p->is_lingering = has_linger(conf);

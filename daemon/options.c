@@ -43,7 +43,7 @@ skald__options_help(FILE *out)
 	      "\n"
 	      "SIGTERM drains and leaves, a second one leaves at once; SIGHUP reloads "
 	      "the\n"
-	      "log settings. See skaldd(8), skald.conf(5).\n",
+	      "log settings and the relays' modes. See skaldd(8), skald.conf(5).\n",
 		out);
 }
 

@@ -308,6 +308,7 @@ struct skald__publisher {
 		asked; /* of Kafka and the database so far: each may have taken a while */
 	struct skald_buf texts; /* own headers of one row, unescaped */
 	struct skald_header headers[SKALD__HEADERS_MAX];
+	bool is_too_long; /* a batch was too large for its topic: limits are to be asked for */
 	bool is_compressing; /* then only the broker knows what a record's size is */
 	uint64_t acked_count; /* by Kafka, since this was last added to the metric */
 	bool is_refused; /* a record was; until the producer is made anew */
@@ -528,6 +529,10 @@ SKALD_MUSTUSE enum skald_rc skald__topics_regrow(
 	struct skald_relay *r, struct skald_err *err);
 /* Missing ones that are there now, as an array for SQL. One question to Kafka. */
 void skald__topics_find(struct skald_relay *r, struct skald_buf *found);
+/* Of all topics in use, anew. */
+void skald__topics_ask_limits(struct skald_relay *r);
+/* What a batch may have at most for every topic in use. */
+int64_t skald__topics_batch_bytes(const struct skald__topics *topics);
 /* One of the missing topics; NULL: there is none. */
 const char *skald__topics_missing(const struct skald__topics *topics);
 void skald__topics_miss(struct skald_relay *r, struct skald_slice name); /* at load */

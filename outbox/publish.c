@@ -193,7 +193,11 @@ need_producer(struct skald_relay *r, struct skald_err *err)
 		skald_buf_init(&p->texts, OWN_HEADERS_BYTES_MAX);
 	p->is_refused = false;
 	p->push_at_ms = 0;
-	rc = skald_producer_create(&p->producer, r->kafka, r->client_id, err);
+	if (p->is_too_long)
+		skald__topics_ask_limits(r);
+	p->is_too_long = false;
+	rc = skald_producer_create_within(&p->producer, r->kafka, r->client_id,
+		skald__topics_batch_bytes(&p->topics), err);
 	if (!rc)
 		p->is_compressing = skald_producer_is_compressing(p->producer);
 	return rc;
@@ -527,6 +531,7 @@ bury(struct skald_relay *r, const struct skald_err *why)
 {
 	struct skald__relay_ev ev = { .kind = SKALD__EV_DEAD, .at_ms = skald_mono_ms() };
 
+	r->publisher.is_too_long |= number_of(why) == SKALD__PARK_TOO_LARGE;
 	if (skald_kafka_is_refusal(why) && !skald__park_is_of_topic(number_of(why))) {
 		skald_log_err(SKALD_LOG_INFO, why,
 			"Kafka refused a record, its producer is replaced source=%s",

@@ -16,12 +16,13 @@
 #include "base/limits.h"
 #include "base/log.h"
 
-#define ENSURE_MS   1000 /* the lease is renewed before and after */
-#define LOOK_MS     200
-#define LIMIT_MS    30000 /* a limit that is in the way is asked for so often */
-#define REGROW_MS   30000
-#define REFUSED_MS  5000 /* doubling, */
-#define FORGIVEN_MS 600000 /* from the beginning again after so long without */
+#define ENSURE_MS       1000 /* the lease is renewed before and after */
+#define LOOK_MS         200
+#define LIMIT_MS        30000 /* a limit that is in the way is asked for so often */
+#define BATCH_BYTES_MIN 1024
+#define REGROW_MS       30000
+#define REFUSED_MS      5000 /* doubling, */
+#define FORGIVEN_MS     600000 /* from the beginning again after so long without */
 
 static const char sql_use[] =
 	"SELECT held, used FROM skald.relay_topic_use($1::bigint, $2, $3::int)";
@@ -321,6 +322,32 @@ skald__topics_ask_limit(
 	enum skald_rc rc = need_cluster(r, err);
 
 	return rc || !found ? rc : ask_limit(r, &t->items[place], err);
+}
+
+void
+skald__topics_ask_limits(struct skald_relay *r)
+{
+	struct skald__topics *t = &r->publisher.topics;
+	struct skald_err ignored = SKALD_ERR_INIT;
+
+	if (need_cluster(r, &ignored))
+		return;
+	for (unsigned i = 0; i < t->count; i++)
+		if (t->items[i].state == SKALD__TOPIC_THERE &&
+			ask_limit(r, &t->items[i], &ignored))
+			return; /* Kafka is away: what is known has to do */
+}
+
+int64_t
+skald__topics_batch_bytes(const struct skald__topics *topics)
+{
+	int64_t least = INT32_MAX;
+
+	for (unsigned i = 0; i < topics->count; i++)
+		if (topics->items[i].state == SKALD__TOPIC_THERE &&
+			topics->items[i].max_bytes < least)
+			least = topics->items[i].max_bytes;
+	return least > BATCH_BYTES_MIN ? least : BATCH_BYTES_MIN;
 }
 
 /* --- missing ones --------------------------------------------------------------------------- */

@@ -94,6 +94,24 @@ def keys_wait_and_go(t, mode, env=None):
     return daemon
 
 
+def small_limit(t, mode):
+    """A topic that takes 20 kB at a time: its records are small, the batches of a backlog are
+    not. One producer is given up for that, the next makes smaller ones; nobody waits."""
+    url = t.database()
+    topic = t.topic("small", partitions=2, config={"max.message.bytes": "20000"})
+    ids = writers.add(t, url, topic, 20000)
+    daemon = relay(t, url, mode)
+    if mode == "wal":  # what is there before is polled
+        ids += writers.add(t, url, topic, 20000, first=20001)
+    t.kafka.wait_count(topic, len(ids), timeout=30)
+    wait_acked(url)
+    t.check_topic(topic, expected=ids, version=VERSION)
+    rebuilds = daemon.metric("skald_relay_rebuilds_total")
+    t.log("%d producers given up" % rebuilds)
+    assert rebuilds <= 1, rebuilds
+    assert psql(url, "SELECT count(*) FROM skald.parked_key") == [["0"]]
+
+
 def newer_librdkafka(t, mode):
     """The same with the one that the Python client brings along."""
     folder = newer_in(t.dir)
@@ -159,6 +177,7 @@ def act_on_head(t, url, topic, never, large, mode):
 for _mode in MODES:
     e2e("e2e.parked.keys_wait_and_go." + _mode, records=260, timeout=300)(
         lambda t, m=_mode: keys_wait_and_go(t, m))
+    e2e("e2e.parked.small_limit." + _mode, records=20000)(lambda t, m=_mode: small_limit(t, m))
     e2e("e2e.parked.newer_librdkafka." + _mode, records=260, timeout=300)(
         lambda t, m=_mode: newer_librdkafka(t, m))
 
