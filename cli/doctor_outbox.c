@@ -12,7 +12,7 @@
 #define ALIVE_S        30 /* it beats while idle, too */
 
 /* clang-format off */
-/* the last column: as the first migration makes a leaf */
+/* the last column: as the migrations make a leaf */
 static const char ring_statement[] =
 	"SELECT (SELECT count(*) FROM pg_inherits"
 	"  WHERE inhparent = to_regclass('skald.outbox'))::text,"
@@ -20,7 +20,7 @@ static const char ring_statement[] =
 	"  WHERE seqrelid = to_regclass('skald.outbox_id'))::text,"
 	" (SELECT string_agg(format('CREATE TABLE skald.outbox_%1$s PARTITION OF skald.outbox FOR"
 	"   VALUES IN (%1$s) WITH (autovacuum_vacuum_insert_threshold = 200000,"
-	"   fillfactor = 100); CREATE INDEX outbox_%1$s_xid ON skald.outbox_%1$s (xid);"
+	"   fillfactor = 100); CREATE INDEX outbox_%1$s_xid ON skald.outbox_%1$s (xid, id);"
 	"   ALTER TABLE skald.outbox_%1$s OWNER TO %2$I;', leaf, pg_get_userbyid(c.relowner)), ' ')"
 	"  FROM generate_series(0, 7) AS leaf, pg_class AS c"
 	"  WHERE c.oid = to_regclass('skald.outbox')"

@@ -16,6 +16,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -114,14 +115,18 @@ static const char sql_fine_map[] =
 	"   WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING)) AS c"
 	" GROUP BY chunk ORDER BY chunk";
 
-/* $3 < id <= $4, the later ones of transactions $5 to $6 */
-static const char sql_chunk[] =
-	"SELECT " COLUMNS " FROM skald.outbox WHERE xid >= $5::xid8 AND xid <= $6::xid8"
-	" AND xid >= (SELECT pg_snapshot_xmax(acked_snapshot)" MINE ") AND " IN_TICK
-	" AND id > $3::bigint AND id <= $4::bigint"
-	" UNION ALL"
-	" SELECT " COLUMNS " FROM skald.outbox WHERE " HAS_ENDED
-	" AND id > $3::bigint AND id <= $4::bigint";
+/*
+ * $3 < id <= $4, the later ones of transactions $5 to $6, or of $5 alone: then the index
+ * leads to them, however many rows that transaction has.
+ */
+#define IN_CHUNK " AND id > $3::bigint AND id <= $4::bigint"
+#define CHUNK_OF(transactions) \
+	"SELECT " COLUMNS " FROM skald.outbox WHERE " transactions \
+	" AND xid >= (SELECT pg_snapshot_xmax(acked_snapshot)" MINE ") AND " IN_TICK \
+	IN_CHUNK " UNION ALL" \
+	" SELECT " COLUMNS " FROM skald.outbox WHERE " HAS_ENDED IN_CHUNK
+static const char sql_chunk[] = CHUNK_OF("xid >= $5::xid8 AND xid <= $6::xid8");
+static const char sql_chunk_of_one[] = CHUNK_OF("xid = $5::xid8");
 /* clang-format on */
 
 /*
@@ -224,6 +229,8 @@ ask_chunk(struct skald_relay *r, struct skald_err *err)
 			skald_rows_int(reader->map, reader->map_next, 2, 0), to);
 	}
 	reader->asked = SKALD__ASKED_CHUNK;
+	if (params[4].value.data && strcmp(from, to) == 0)
+		return send_one(r, sql_chunk_of_one, params, 5, err);
 	return send_one(r, sql_chunk, params, 6, err);
 }
 

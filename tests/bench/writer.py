@@ -23,7 +23,7 @@ CREATE TABLE order_line (order_id bigint NOT NULL, line int NOT NULL, product in
 CREATE SEQUENCE bare_id CACHE 1;
 CREATE TABLE bare (LIKE skald.outbox INCLUDING DEFAULTS);
 ALTER TABLE bare ALTER id SET DEFAULT nextval('bare_id');
-CREATE INDEX bare_xid ON bare (xid);
+CREATE INDEX bare_xid ON bare (xid, id);
 """
 
 EMPTY = """TRUNCATE orders, order_line, bare, skald.outbox;

@@ -110,6 +110,52 @@ large_rows_are_counted_one_by_one(void)
 	skald_sql_close(sql);
 }
 
+/* Rows that the index on xid led to, by now. */
+static int64_t
+looked_at(struct skald_sql *sql)
+{
+	pg_exec(sql, "SELECT pg_stat_clear_snapshot()");
+	return pg_int(sql, "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes"
+			   " WHERE indexrelname ~ '^outbox_[0-7]_xid$'");
+}
+
+/*
+ * Four chunks of one transaction, which began after the last tick or was under way in it:
+ * found by the map, by their chunk, and by who waits here. Each in each chunk would be
+ * twice as many.
+ */
+static void
+rows_of_one_transaction_are_found_by_their_chunk(void)
+{
+	struct skald_sql *sql = pg_open("one", SKALD_SQL_TOOL);
+	struct skald_sql *slow = pg_session("one", "postgres", SKALD_SQL_TOOL);
+	const int64_t most = 3 * 40000 + 15000; /* and to learn that they are many */
+	struct kit_relay r;
+
+	add(sql, "one", 1, 40000, 2);
+	kit_relay_start(&r, "one", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	pg_exec(slow, "BEGIN");
+	add(slow, "one", 40001, 40001, 2);
+	add(sql, "one.other", 1, 1, 2);
+	CU_ASSERT(kit_wait(sql,
+		"SELECT count(*) FROM skald.relay, pg_snapshot_xip(acked_snapshot)", 1));
+	kit_relay_stop(&r);
+	printf("(%lld", (long long)looked_at(sql));
+	CU_ASSERT(looked_at(sql) < most);
+	pg_exec(sql, "SELECT pg_stat_reset()");
+	add(slow, "one", 40002, 80000, 2);
+	pg_exec(slow, "COMMIT");
+	kit_relay_start(&r, "one", 0);
+	CU_ASSERT(kit_wait_relayed(sql));
+	kit_relay_stop(&r);
+	printf(", %lld) ", (long long)looked_at(sql));
+	CU_ASSERT(looked_at(sql) < most);
+	is_whole("one", 80000);
+	skald_sql_close(slow);
+	skald_sql_close(sql);
+}
+
 int
 main(void)
 {
@@ -117,6 +163,7 @@ main(void)
 		CHECK(rows_found_out_of_order_go_out_in_order),
 		CHECK(a_small_window_is_put_in_order_too),
 		CHECK(large_rows_are_counted_one_by_one),
+		CHECK(rows_of_one_transaction_are_found_by_their_chunk),
 	};
 
 	return check_main("contract.outbox.large", cases, CHECK_COUNT(cases));

@@ -165,7 +165,7 @@ two_sessions_in_each_of_two_databases_at_once(void)
 				"SELECT string_agg(version::text, ' ' ORDER BY version) "
 				"|| ' ' || (SELECT"
 				" count(*) FROM skald.relay) FROM skald.schema_version"),
-			"1 2 3 4 1");
+			"1 2 3 4 5 1");
 	}
 	CHECK_TEXT(ask("race_a", "postgres", ROLES), "5");
 	CU_ASSERT(strcmp(ask("race_a", "postgres", "SELECT stream FROM skald.relay"),
