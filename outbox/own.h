@@ -283,7 +283,8 @@ struct skald__topic {
 	int64_t max_bytes; /* of a record */
 	int64_t limit_at_ms; /* when that was asked */
 	bool is_missing; /* REFUSED: looked for now and then, not for every row */
-	int64_t retry_at_ms; /* REFUSED: taken for granted until then */
+	int64_t refused_at_us; /* REFUSED: when; wall clock */
+	int64_t retry_at_ms; /* and taken for granted until then */
 	unsigned refused_count; /* in a row */
 	struct skald_err *why; /* REFUSED */
 };
@@ -535,6 +536,10 @@ void skald__topics_ask_limits(struct skald_relay *r);
 int64_t skald__topics_batch_bytes(const struct skald__topics *topics);
 /* One of the missing topics; NULL: there is none. */
 const char *skald__topics_missing(const struct skald__topics *topics);
+/* Somebody said then that what was refused is repaired: the next row asks, unless it was
+   refused after that. */
+void skald__topics_doubt(
+	struct skald_relay *r, struct skald_slice name, int64_t asked_at_us);
 void skald__topics_miss(struct skald_relay *r, struct skald_slice name); /* at load */
 /* Kafka will be asked about topics: connects while PostgreSQL is asked for rows. */
 void skald__topics_meet(struct skald_relay *r);

@@ -18,10 +18,11 @@
 #include "base/assert.h"
 #include "base/failpoint.h"
 
-#define PART_ROWS  "1000"
-#define PAUSE_NS   (5 * 1000000L)
-#define TRIES_MAX  100
-#define PART_BYTES "4194304"
+#define BY_OPERATOR "/skald/operator" /* sql/functions/park.sql */
+#define PART_ROWS   "1000"
+#define PAUSE_NS    (5 * 1000000L)
+#define TRIES_MAX   100
+#define PART_BYTES  "4194304"
 
 static const char sql_release[] = "SELECT held, row_count, is_seen FROM "
 				  "skald.relay_release($1::bigint, $2, $3::bytea,"
@@ -105,10 +106,13 @@ skald__release_begin(
 	struct skald_slice key = row->cells[SKALD__COL_KEY];
 	struct skald__parked *parked;
 	int64_t count = -1, mark = row->mark;
+	int64_t asked_at_us = 0; /* by a person */
 	enum skald_rc rc;
 
 	SKALD_ASSERT(!x->left);
 	skald__release_drop(r);
+	if (skald_slice_is_text(row->cells[SKALD__COL_SOURCE], BY_OPERATOR))
+		(void)skald_cell_time_us(row->cells[SKALD__COL_AT], &asked_at_us);
 	rc = skald__park_flush(
 		r, err); /* what stands before the marker is in the database */
 	parked = skald__park_find(r, row->cells[SKALD__COL_SUBJECT], key);
@@ -137,6 +141,7 @@ out:
 		pass(r, mark);
 		return SKALD_OK;
 	}
+	skald__topics_doubt(r, skald_slice_text(x->topic), asked_at_us);
 	/* whoever asks for a key may have raised the limit just now */
 	skald__topics_doubt_limit(r, skald_slice_text(x->topic));
 	pass(r, SKALD__NO_MARK);

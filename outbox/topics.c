@@ -205,6 +205,7 @@ refuse(struct skald_relay *r, struct skald__topic *topic, const struct skald_err
 	set_state(&r->publisher.topics, topic, SKALD__TOPIC_REFUSED,
 		strcmp(why->code, "3") == 0);
 	topic->refused_count++;
+	topic->refused_at_us = skald_wall_us();
 	topic->retry_at_ms = now_ms + (REFUSED_MS << shift);
 	return SKALD_OK;
 }
@@ -291,6 +292,18 @@ skald__topics_refuse(
 	/* Without memory for it the next record is refused like this one. */
 	if (found && refuse(r, &t->items[place], why, &ignored))
 		set_state(t, &t->items[place], SKALD__TOPIC_NEW, false);
+}
+
+/* Of many keys that are let out at once only the first asks: a refusal may cost a producer. */
+void
+skald__topics_doubt(struct skald_relay *r, struct skald_slice name, int64_t asked_at_us)
+{
+	struct skald__topics *t = &r->publisher.topics;
+	bool found;
+	unsigned place = place_of(t, name, &found);
+
+	if (found && t->items[place].refused_at_us < asked_at_us)
+		t->items[place].retry_at_ms = skald_mono_ms();
 }
 
 /* --- limits -------------------------------------------------------------------------------- */

@@ -18,7 +18,9 @@
 -- can write: it reaches the relay in the order of everything else, and at its place the
 -- relay publishes what waits. Until then the key stays parked, so nothing overtakes.
 -- False: nothing of it waits, or a marker is on its way already.
-CREATE OR REPLACE FUNCTION skald.park_release(p_topic text, p_key bytea)
+DROP FUNCTION IF EXISTS skald.park_release(text, bytea);
+CREATE OR REPLACE FUNCTION skald.park_release(p_topic text, p_key bytea,
+    asked_by text DEFAULT '/skald/operator')
 RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -32,7 +34,7 @@ BEGIN
     END IF;
     INSERT INTO skald.outbox (message_id, topic, key, type, source, subject, correlation_id,
         traceparent)
-    VALUES (gen_random_uuid(), '', p_key, 'skald.relay.release', '/skald', p_topic, '', '')
+    VALUES (gen_random_uuid(), '', p_key, 'skald.relay.release', asked_by, p_topic, '', '')
     RETURNING id INTO v_marker;
     UPDATE skald.parked_key k SET releasing_id = v_marker, next_at = NULL
      WHERE k.kind = 'relay' AND k.topic = p_topic AND k.key = p_key;
@@ -270,7 +272,7 @@ BEGIN
     UPDATE skald.parked_key AS k SET next_at = clock_timestamp()
         WHERE k.kind = 'relay' AND k.topic = ANY (topics_found)
             AND (k.releasing_id IS NULL OR k.again_at IS NOT NULL);
-    PERFORM skald.park_release(d.topic, d.key) FROM (
+    PERFORM skald.park_release(d.topic, d.key, '/skald/relay') FROM (
         (SELECT k.topic, k.key FROM skald.parked_key AS k
             WHERE k.kind = 'relay' AND k.releasing_id IS NULL AND k.code IN ('', '3', '10')
                 AND k.next_at <= clock_timestamp() ORDER BY k.next_at LIMIT 1000)

@@ -112,6 +112,35 @@ def small_limit(t, mode):
     assert psql(url, "SELECT count(*) FROM skald.parked_key") == [["0"]]
 
 
+def not_authorised(t, mode):
+    """A topic that the relay may not write to any more: its keys wait, all others flow; with
+    the right they are let out, in order."""
+    t.private_kafka(acls=True)
+    url = t.database()
+    topic, shut = t.topic("open", partitions=2), t.topic("shut", partitions=2)
+    daemon = relay(t, url, mode)
+    ids, kept = writers.add(t, url, topic, 50), writers.add(t, url, shut, 50)
+    t.kafka.wait_count(shut, 50)
+    t.kafka.forbid_writing(shut)
+    kept += writers.add(t, url, shut, 50, first=51)
+    wait_until(lambda: sum(parked(url).values()) == 50, 30, "all of the topic to wait")
+    kept += writers.add(t, url, shut, 50, first=101)
+    ids += writers.add(t, url, topic, 50, first=51)
+    t.kafka.wait_count(topic, 100, timeout=5)
+    wait_until(lambda: sum(parked(url).values()) == 100, 10, "what follows to wait too")
+    reasons = psql(url, "SELECT DISTINCT reason FROM skald.parked")
+    assert len(reasons) == 1 and "uthoriz" in reasons[0][0], reasons
+    assert t.kafka.count(shut) == 50
+    status, body = daemon.http("/readyz")
+    assert status == 200, body
+    t.kafka.allow_writing(shut)
+    release(url)
+    wait_none_parked(url, 8)
+    wait_acked(url)
+    t.check_topic(shut, expected=kept, version=VERSION)
+    t.check_topic(topic, expected=ids, version=VERSION)
+
+
 def newer_librdkafka(t, mode):
     """The same with the one that the Python client brings along."""
     folder = newer_in(t.dir)
@@ -177,6 +206,8 @@ def act_on_head(t, url, topic, never, large, mode):
 for _mode in MODES:
     e2e("e2e.parked.keys_wait_and_go." + _mode, records=260, timeout=300)(
         lambda t, m=_mode: keys_wait_and_go(t, m))
+    e2e("e2e.parked.not_authorised." + _mode, records=250)(
+        lambda t, m=_mode: not_authorised(t, m))
     e2e("e2e.parked.small_limit." + _mode, records=20000)(lambda t, m=_mode: small_limit(t, m))
     e2e("e2e.parked.newer_librdkafka." + _mode, records=260, timeout=300)(
         lambda t, m=_mode: newer_librdkafka(t, m))

@@ -2,7 +2,7 @@
 # Apache Kafka for tests: fetched once, started in seconds, thrown away.
 #
 #   kafka.sh fetch DIR                 the jars into DIR, by Maven; nothing when they are there
-#   kafka.sh start DIR WORKDIR [--brokers N] [--while PID]
+#   kafka.sh start DIR WORKDIR [--brokers N] [--while PID] [--acls yes]
 #                                      prints the bootstrap servers on stdout when all answer
 #   kafka.sh stop WORKDIR              all brokers; the directory stays
 #   kafka.sh kill WORKDIR N            SIGKILL broker N (1, 2, ...)
@@ -137,6 +137,11 @@ broker.heartbeat.interval.ms=300
 controller.quorum.election.timeout.ms=500
 controller.quorum.fetch.timeout.ms=1000
 CONF
+	# Everybody may do everything but what an ACL takes away.
+	[ -z "${acls:-}" ] || cat <<'CONF'
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+CONF
 }
 
 log_settings() {
@@ -229,14 +234,15 @@ prepare() { # WORKDIR BROKERS CLUSTER: fresh settings on fresh ports, formatted
 	[ "$bad" = 0 ] || { show_log "$work" 1; return 1; }
 }
 
-start() { # DIR WORKDIR [--brokers N] [--while PID]
+start() { # DIR WORKDIR [--brokers N] [--while PID] [--acls yes]
 	[ $# -ge 2 ] || usage
-	local jars=$1 work=$2 brokers=1 keeper='' try n cluster
+	local jars=$1 work=$2 brokers=1 keeper='' acls='' try n cluster
 	shift 2
 	while [ $# -ge 2 ]; do
 		case $1 in
 		--brokers) brokers=$2 ;;
 		--while) keeper=$2 ;;
+		--acls) acls=$2 ;;
 		*) usage ;;
 		esac
 		shift 2

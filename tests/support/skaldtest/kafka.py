@@ -75,6 +75,24 @@ class Kafka:
     def topics(self):
         return set(self.admin().list_topics(timeout=20).topics)
 
+    def forbid_writing(self, topic):
+        """Everything but writing to it (brokers with acls=True)."""
+        from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType
+
+        rules = [AclBinding(*_everybody(topic), AclOperation.ALL, AclPermissionType.ALLOW),
+                 AclBinding(*_everybody(topic), AclOperation.WRITE, AclPermissionType.DENY)]
+        for future in self.admin().create_acls(rules).values():
+            future.result(10)
+
+    def allow_writing(self, topic):
+        from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType
+
+        rule = AclBindingFilter(*_everybody(topic), AclOperation.ANY, AclPermissionType.ANY)
+        for future in self.admin().delete_acls([rule]).values():
+            assert future.result(10), "there was no such rule"
+        wait_until(lambda: not self.admin().describe_acls(rule).result(10), 10,
+                   "the broker to know that the rules are gone")
+
     # -- topics ----------------------------------------------------------------------------
 
     def create_topic(self, name, partitions=4, replication=1, config=None):
@@ -283,10 +301,17 @@ class Kafka:
             future.result(timeout=40)
 
 
+def _everybody(topic):
+    """To whom and what a rule applies; without a login everybody is ANONYMOUS."""
+    from confluent_kafka.admin import ResourcePatternType, ResourceType
+
+    return ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*"
+
+
 class PrivateKafka:
     """Brokers of one's own, for tests that kill them: with PrivateKafka(3) as k: k.kill(1)."""
 
-    def __init__(self, brokers=1, directory=None):
+    def __init__(self, brokers=1, directory=None, acls=False):
         from .pg import private_dir
 
         self.script = os.path.join(os.path.dirname(os.path.dirname(__file__)), "kafka.sh")
@@ -294,11 +319,12 @@ class PrivateKafka:
             os.path.dirname(__file__), "..", "..", "..", ".deps", "kafka"))
         self.workdir = directory or private_dir("skald-kafka-")
         self.brokers = brokers
+        self.acls = acls  # enforced, once there are any
         self.bootstrap = None
 
     def __enter__(self):
         out = self._run("start", self.jars, self.workdir, "--brokers", str(self.brokers),
-                        "--while", str(os.getpid()))
+                        "--while", str(os.getpid()), *(["--acls", "yes"] if self.acls else []))
         self.bootstrap = out.strip().splitlines()[-1]
         return self
 

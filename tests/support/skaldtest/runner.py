@@ -105,9 +105,9 @@ class Test:
         self.clusters.append(standby)
         return standby
 
-    def private_kafka(self, brokers=1):
+    def private_kafka(self, brokers=1, **how):
         """Brokers of this test's own, which it may kill; t.kafka is theirs from now on."""
-        k = PrivateKafka(brokers).__enter__()
+        k = PrivateKafka(brokers, **how).__enter__()
         self.cleanups.append(k.__exit__)
         self._kafka = Kafka(k.bootstrap)
         self.log("brokers of its own: Apache Kafka %s, cluster id %s" % (
