@@ -110,16 +110,27 @@ make_conf(struct skald_producer *p, struct rd_kafka_conf_s **conf, struct skald_
 	return rc;
 }
 
+#define VALUE_BYTES 32
+
+/* "": it has none, or a longer one. */
+static const char *
+value_of(const rd_kafka_conf_t *conf, const char *name, char value[static VALUE_BYTES])
+{
+	size_t bytes = VALUE_BYTES;
+
+	if (rd_kafka_conf_get(conf, name, value, &bytes) != RD_KAFKA_CONF_OK)
+		value[0] = '\0';
+	return value;
+}
+
 static enum skald_rc
 limit_batches(struct skald_producer *p, rd_kafka_conf_t *conf, int64_t bytes_max,
 	struct skald_err *err)
 {
-	char value[32];
-	size_t bytes = sizeof(value);
+	char value[VALUE_BYTES];
 	struct skald__setting setting = { "batch.size", value };
 
-	if (rd_kafka_conf_get(conf, setting.name, value, &bytes) != RD_KAFKA_CONF_OK ||
-		strtoll(value, NULL, 10) <= bytes_max)
+	if (strtoll(value_of(conf, setting.name, value), NULL, 10) <= bytes_max)
 		return SKALD_OK;
 	snprintf(value, sizeof(value), "%lld", (long long)bytes_max);
 	return skald__kafka_conf_set(p->props, conf, &setting, 1, false, err);
@@ -128,22 +139,18 @@ limit_batches(struct skald_producer *p, rd_kafka_conf_t *conf, int64_t bytes_max
 static bool
 has_linger(const rd_kafka_conf_t *conf)
 {
-	char value[32];
-	size_t bytes = sizeof(value);
+	char value[VALUE_BYTES];
 
-	return rd_kafka_conf_get(conf, "linger.ms", value, &bytes) == RD_KAFKA_CONF_OK &&
-	       strtod(value, NULL) > 0;
+	return strtod(value_of(conf, "linger.ms", value), NULL) > 0;
 }
 
 static bool
 has_compression(const rd_kafka_conf_t *conf)
 {
-	char value[32];
-	size_t bytes = sizeof(value);
+	char value[VALUE_BYTES];
 
-	return rd_kafka_conf_get(conf, "compression.codec", value, &bytes) ==
-		       RD_KAFKA_CONF_OK &&
-	       strcmp(value, "none") != 0;
+	value_of(conf, "compression.codec", value);
+	return value[0] && strcmp(value, "none") != 0;
 }
 
 enum skald_rc

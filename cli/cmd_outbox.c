@@ -80,12 +80,13 @@ where_messages(struct skald__cli *cli, struct skald__where *where)
 		{ "--correlation", "o.correlation_id = %s", false },
 		{ "--since", "o.at >= %s::timestamptz", true },
 		{ "--until", "o.at <= %s::timestamptz", true },
+		{ NULL, NULL, false },
 	};
 	enum skald__exit status;
 
 	/* a marker that lets a parked key out is no message (sql/functions/park.sql) */
 	skald__where_add(where, "o.topic <> ''", SKALD_SLICE_NULL);
-	status = skald__where_flags(cli, where, flags, sizeof(flags) / sizeof(flags[0]));
+	status = skald__where_flags(cli, where, flags);
 	if (!status && skald__flag_is_given(cli, "--waiting"))
 		skald__where_add(
 			where, "(" IS_WAITING " OR " IS_PARKED ")", SKALD_SLICE_NULL);

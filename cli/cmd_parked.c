@@ -96,6 +96,7 @@ where_parked(struct skald__cli *cli, struct skald__where *where)
 		{ "--code", "code = %s", false },
 		{ "--since", "since >= %s::timestamptz", true },
 		{ "--until", "since <= %s::timestamptz", true },
+		{ NULL, NULL, false },
 	};
 	const char *key = skald__flag_value(cli, "--key");
 	enum skald__exit status;
@@ -107,7 +108,7 @@ where_parked(struct skald__cli *cli, struct skald__where *where)
 	else if (key)
 		skald__where_add(
 			where, "key = convert_to(%s, 'UTF8')", skald_slice_text(key));
-	status = skald__where_flags(cli, where, flags, sizeof(flags) / sizeof(flags[0]));
+	status = skald__where_flags(cli, where, flags);
 	if (!status)
 		status = skald__where_ids(
 			cli, where, "head_message_id = ANY (%s::text[])");

@@ -88,6 +88,7 @@ where_sagas(struct skald__cli *cli, struct skald__where *where)
 			false },
 		{ "--since", "s.created_at >= %s::timestamptz", true },
 		{ "--until", "s.created_at <= %s::timestamptz", true },
+		{ NULL, NULL, false },
 	};
 	static const char *const statuses[] = { "running", "compensating", "stuck",
 		"finished" };
@@ -102,7 +103,7 @@ where_sagas(struct skald__cli *cli, struct skald__where *where)
 			"--status: '%s' is none of running, compensating, stuck, "
 			"finished",
 			wanted);
-	status = skald__where_flags(cli, where, flags, sizeof(flags) / sizeof(flags[0]));
+	status = skald__where_flags(cli, where, flags);
 	if (!status && !skald__flag_is_given(cli, "--all") &&
 		!skald__flag_is_given(cli, "--status") &&
 		!skald__flag_is_given(cli, "--key") &&

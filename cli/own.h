@@ -224,14 +224,14 @@ void skald__where_done(struct skald__where *where);
 /* condition with %s where the parameter stands: "topic = %s". */
 void skald__where_add(
 	struct skald__where *where, const char *condition, struct skald_slice value);
-/* The ids on standard input; condition as above ("id = ANY (%s::uuid[])"). */
-/* The flags that are given, each its condition. */
+/* The flags that are given, each its condition; NULL ends them. */
 struct skald__where_flag {
 	const char *flag, *condition;
 	bool is_time; /* an age or an instant */
 };
 enum skald__exit skald__where_flags(struct skald__cli *cli, struct skald__where *where,
-	const struct skald__where_flag *flags, size_t count);
+	const struct skald__where_flag *flags);
+/* The ids on standard input; condition as above ("id = ANY (%s::uuid[])"). */
 enum skald__exit skald__where_ids(
 	struct skald__cli *cli, struct skald__where *where, const char *condition);
 /* The selection of the flags given; is_open: only open ones unless --all. */

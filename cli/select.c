@@ -87,20 +87,19 @@ add_time(struct skald__cli *cli, struct skald__where *where, const char *flag,
 
 enum skald__exit
 skald__where_flags(struct skald__cli *cli, struct skald__where *where,
-	const struct skald__where_flag *flags, size_t count)
+	const struct skald__where_flag *flags)
 {
 	enum skald__exit status = SKALD_EXIT_DONE;
 
-	for (size_t i = 0; !status && i < count; i++) {
-		const char *value = skald__flag_value(cli, flags[i].flag);
+	for (const struct skald__where_flag *f = flags; !status && f->flag; f++) {
+		const char *value = skald__flag_value(cli, f->flag);
 
 		if (!value)
 			continue;
-		if (flags[i].is_time)
-			status = add_time(cli, where, flags[i].flag, flags[i].condition);
+		if (f->is_time)
+			status = add_time(cli, where, f->flag, f->condition);
 		else
-			skald__where_add(
-				where, flags[i].condition, skald_slice_text(value));
+			skald__where_add(where, f->condition, skald_slice_text(value));
 	}
 	return status;
 }
@@ -122,19 +121,6 @@ add_class(struct skald__cli *cli, struct skald__where *where)
 		return SKALD_EXIT_DONE;
 	return skald__fail(cli, SKALD_EXIT_USAGE, "invalid", "--class", NULL,
 		"--class: '%s' is none of RETRY, FATAL, DECODE, SCHEMA, EXPIRED", value);
-}
-
-static enum skald__exit
-add_partition(struct skald__cli *cli, struct skald__where *where)
-{
-	int64_t partition = 0;
-	enum skald__exit status =
-		skald__flag_int(cli, "--partition", 0, INT32_MAX, &partition);
-
-	if (!status && skald__flag_is_given(cli, "--partition"))
-		skald__where_add(where, "partition = %s::int",
-			skald_slice_text(skald__flag_value(cli, "--partition")));
-	return status;
 }
 
 /* A..B, A.., ..B, A */
@@ -211,6 +197,7 @@ skald__where_dead_letters(
 	static const struct skald__where_flag flags[] = {
 		{ "--group", "consumer_group = %s", false },
 		{ "--topic", "topic = %s", false },
+		{ "--partition", "partition = %s::int", false },
 		{ "--key", "key = convert_to(%s, 'UTF8')", false },
 		{ "--type", "headers ->> 'ce_type' = %s", false },
 		{ "--code", "code = %s", false },
@@ -218,14 +205,16 @@ skald__where_dead_letters(
 		{ "--correlation", "correlation_id = %s", false },
 		{ "--since", "at >= %s::timestamptz", true },
 		{ "--until", "at <= %s::timestamptz", true },
+		{ NULL, NULL, false },
 	};
 	enum skald__exit status;
+	int64_t partition;
 
-	status = skald__where_flags(cli, where, flags, sizeof(flags) / sizeof(flags[0]));
+	status = skald__where_flags(cli, where, flags);
 	if (!status)
 		status = add_class(cli, where);
 	if (!status)
-		status = add_partition(cli, where);
+		status = skald__flag_int(cli, "--partition", 0, INT32_MAX, &partition);
 	if (!status)
 		status = add_offsets(cli, where);
 	if (!status)

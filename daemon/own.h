@@ -121,6 +121,7 @@ void skald__sources_wake(struct skald__daemon *daemon, const char *name);
 /* Joins the threads (call when done, or never started) and frees everything. */
 void skald__sources_destroy(struct skald__daemon *daemon);
 const char *skald__source_name(const struct skald__source *source);
+/* The mode each is to have. A source that is new or gone waits for a restart. */
 void skald__sources_reload(
 	struct skald__daemon *daemon, const struct skald_config *fresh);
 void skald__source_state(struct skald__source *source, struct skald__loop_state *out);

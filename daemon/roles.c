@@ -40,7 +40,7 @@ struct skald__source {
 
 	pthread_mutex_t lock; /* of what follows: read by HTTP and main */
 	struct skald_relay *relay; /* NULL for a moment after it gave up */
-	enum { WISH_NONE, WISH_POLL, WISH_WAL } wish; /* of a reload */
+	bool wants_wal; /* as the configuration was last read */
 	bool is_relaying;
 	int64_t progress_at_ms;
 	char trouble[240];
@@ -212,8 +212,7 @@ create_relay(struct skald__source *source, struct skald_err *err)
 		return rc;
 	pthread_mutex_lock(&source->lock);
 	source->relay = relay;
-	if (source->wish != WISH_NONE)
-		skald_relay_wish(relay, source->wish == WISH_WAL);
+	skald_relay_wish(relay, source->wants_wal); /* a reload may have been since */
 	if (is_stopped(source)) /* stop came in between and saw no relay */
 		skald_wake_stop(skald_relay_wake(relay));
 	pthread_mutex_unlock(&source->lock);
@@ -311,6 +310,7 @@ add_source(struct skald__daemon *daemon, const char *name, const char *url,
 	skald_rand_init(&source->rand);
 	source->wake.read_fd = source->wake.write_fd = -1;
 	(void)snprintf(source->name, sizeof(source->name), "%s", name);
+	source->wants_wal = skald_relay_wants_wal(daemon->config, name);
 	rc = skald_wake_open(&source->wake, err);
 	if (rc)
 		goto out;
@@ -400,19 +400,16 @@ skald__sources_wake(struct skald__daemon *daemon, const char *name)
 	}
 }
 
-/* The mode each is to have. A source that is new or gone waits for a restart. */
 void
 skald__sources_reload(struct skald__daemon *daemon, const struct skald_config *fresh)
 {
 	for (unsigned i = 0; i < daemon->source_count; i++) {
 		struct skald__source *source = daemon->sources[i];
-		const char *mode = skald_config_source_text(fresh, source->name, "mode");
-		bool wants_wal = mode && strcmp(mode, "wal") == 0;
 
 		pthread_mutex_lock(&source->lock);
-		source->wish = wants_wal ? WISH_WAL : WISH_POLL;
+		source->wants_wal = skald_relay_wants_wal(fresh, source->name);
 		if (source->relay)
-			skald_relay_wish(source->relay, wants_wal);
+			skald_relay_wish(source->relay, source->wants_wal);
 		pthread_mutex_unlock(&source->lock);
 	}
 }

@@ -97,6 +97,7 @@ struct skald_relay_conf {
 
 /* What the configuration says of a source ("main": [database]); borrows its texts. */
 struct skald_config;
+bool skald_relay_wants_wal(const struct skald_config *config, const char *source);
 SKALD_MUSTUSE enum skald_rc skald_relay_configure(struct skald_relay_conf *conf,
 	const struct skald_config *config, const char *source, struct skald_err *err);
 

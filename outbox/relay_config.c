@@ -8,16 +8,22 @@
 
 #include "base/config.h"
 
+bool
+skald_relay_wants_wal(const struct skald_config *config, const char *source)
+{
+	const char *mode = skald_config_source_text(config, source, "mode");
+
+	return mode && strcmp(mode, "wal") == 0;
+}
+
 enum skald_rc
 skald_relay_configure(struct skald_relay_conf *conf, const struct skald_config *config,
 	const char *source, struct skald_err *err)
 {
-	const char *mode = skald_config_source_text(config, source, "mode");
-
 	conf->source = source;
 	conf->poll_min_ms = skald_config_source_ms(config, source, "poll_min");
 	conf->poll_max_ms = skald_config_source_ms(config, source, "poll_max");
-	conf->wants_wal = mode && strcmp(mode, "wal") == 0;
+	conf->wants_wal = skald_relay_wants_wal(config, source);
 	conf->slot_limit_bytes = skald_config_source_bytes(config, source, "slot_limit");
 	conf->gate = skald_config_source_text(config, source, "gate");
 	conf->retention_ms = skald_config_ms(config, "retention", "outbox");

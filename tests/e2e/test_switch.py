@@ -12,6 +12,15 @@ from relays import epoch, relay, settle, slot_state, wait_mode, wait_streaming
 BACK_AND_FORTH = ("poll", "wal", "poll", "wal")
 
 
+def wait_for(url, mode):
+    """Until the relay is in this mode, with a slot that is read or none."""
+    wait_mode(url, mode)
+    if mode == "wal":
+        wait_streaming(url)
+    else:
+        wait_until(lambda: slot_state(url) is None, 20, "the slot to be gone")
+
+
 @e2e("e2e.switch.under_load", records=1500, effects=1500, timeout=240)
 def under_load(t):
     """poll, wal, poll, wal by restarts under load, the last leader killed instead of drained:
@@ -28,10 +37,7 @@ def under_load(t):
         elif daemon:
             assert daemon.term(15) == 0
         daemon = relay(t, url, mode)
-        if mode == "wal":
-            wait_streaming(url)
-        else:
-            wait_until(lambda: slot_state(url) is None, 20, "the slot to be gone")
+        wait_for(url, mode)
         t.kafka.wait_count(topic, t.kafka.count(topic) + 300)
         epochs.append(epoch(url))
     load.stop()
@@ -62,11 +68,7 @@ def by_reload(t):
         t.kafka.wait_count(topic, t.kafka.count(topic) + 200)
         configure(mode)
         daemon.signal(signal.SIGHUP)
-        if mode == "wal":
-            wait_streaming(url)
-        else:
-            wait_mode(url, "poll")
-            wait_until(lambda: slot_state(url) is None, 20, "the slot to be gone")
+        wait_for(url, mode)
     t.kafka.wait_count(topic, t.kafka.count(topic) + 100)
     load.stop()
     settle(t, url, sink, topic, load.committed(), recovered=True)

@@ -193,10 +193,12 @@ make_data(void)
 	const char *made = getenv("SKALD_TEST_PG_TEMPLATE");
 	char line[256];
 
-	(void)snprintf(line, sizeof(line), "%scp -a '%s' '%s/data'", cluster.as,
-		made ? made : "", cluster.dir);
-	if (made && system(line) == 0)
-		return;
+	if (made) {
+		(void)snprintf(line, sizeof(line), "%scp -a '%s' '%s/data'", cluster.as,
+			made, cluster.dir);
+		if (system(line) == 0)
+			return;
+	}
 	if (run("initdb -D %s/data -A trust -U postgres --no-locale -E UTF8 -N",
 		    cluster.dir)) {
 		show_log("out");

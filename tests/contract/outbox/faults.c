@@ -43,9 +43,9 @@ run_through(const char *name, const int *faults, unsigned fault_count, unsigned 
 
 	skald_rand_init(&rand); /* SKALD_SEED repeats it */
 	*fatal = 0;
-	kit_one_in_flight = true;
+	kit_producer = KIT_ONE_IN_FLIGHT;
 	kit_relay_start(&r, name, 0);
-	kit_one_in_flight = false;
+	kit_producer = KIT_AS_SET;
 	for (int round = 0; round < ROUNDS; round++) {
 		int fault = faults[skald_rand_below(&rand, fault_count)];
 

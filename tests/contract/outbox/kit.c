@@ -16,16 +16,13 @@
 
 const char *kit_role = "postgres";
 struct kit_ways kit_ways;
-bool kit_one_in_flight;
-bool kit_short_queue;
-
-enum { AS_SET, ONE_IN_FLIGHT, SHORT_QUEUE, KINDS };
+enum kit_producer kit_producer;
 
 static struct {
 	rd_kafka_t *mock_handle;
 	rd_kafka_mock_cluster_t *mock;
-	struct skald_config *configs[KINDS];
-	struct skald_kafka_props *props[KINDS];
+	struct skald_config *configs[KIT_PRODUCERS];
+	struct skald_kafka_props *props[KIT_PRODUCERS];
 	struct skald_topic_conf topics;
 } kit = { .topics = { .partitions = KIT_PARTITIONS, .replication = -1, .create = true } };
 
@@ -39,7 +36,7 @@ die(const char *what, const struct skald_err *err)
 static void
 stop_broker(void)
 {
-	for (int i = 0; i < KINDS; i++) {
+	for (int i = 0; i < KIT_PRODUCERS; i++) {
 		skald_kafka_props_destroy(kit.props[i]);
 		skald_config_destroy(kit.configs[i]);
 	}
@@ -53,11 +50,11 @@ make_props(int index)
 	struct skald_err err = SKALD_ERR_INIT;
 	char servers[128];
 	const char *sets[] = { servers, "kafka.fetch.wait.max.ms=10",
-		index == ONE_IN_FLIGHT ? "kafka.max.in.flight=1"
-				       : "kafka.queue.buffering.max.messages=2000" };
-	struct skald_config_args args = {
-		.file = "/dev/null", .sets = sets, .set_count = index == AS_SET ? 2 : 3
-	};
+		index == KIT_ONE_IN_FLIGHT ? "kafka.max.in.flight=1"
+					   : "kafka.queue.buffering.max.messages=2000" };
+	struct skald_config_args args = { .file = "/dev/null",
+		.sets = sets,
+		.set_count = index == KIT_AS_SET ? 2 : 3 };
 
 	(void)snprintf(servers, sizeof(servers), "kafka.bootstrap.servers=%s",
 		rd_kafka_mock_cluster_bootstraps(kit.mock));
@@ -71,21 +68,17 @@ kit_kafka(void)
 {
 	char reason[256];
 
-	int kind = kit_short_queue     ? SHORT_QUEUE
-		   : kit_one_in_flight ? ONE_IN_FLIGHT
-				       : AS_SET;
-
-	if (kit.props[AS_SET])
-		return kit.props[kind];
+	if (kit.props[KIT_AS_SET])
+		return kit.props[kit_producer];
 	kit.mock_handle = rd_kafka_new(
 		RD_KAFKA_PRODUCER, rd_kafka_conf_new(), reason, sizeof(reason));
 	kit.mock = kit.mock_handle ? rd_kafka_mock_cluster_new(kit.mock_handle, 1) : NULL;
 	if (!kit.mock)
 		die("mock cluster", NULL);
-	for (int i = 0; i < KINDS; i++)
+	for (int i = 0; i < KIT_PRODUCERS; i++)
 		make_props(i);
 	(void)atexit(stop_broker);
-	return kit.props[kind];
+	return kit.props[kit_producer];
 }
 
 void

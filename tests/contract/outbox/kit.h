@@ -48,12 +48,15 @@ void kit_servers(char *dst, size_t bytes); /* for bootstrap.servers */
 const struct skald_topic_conf *kit_topics(void);
 
 extern const char *kit_role; /* as whom relays connect: postgres */
-/*
- * Relays are started with one request in flight a broker: the mock does not check sequence
- * numbers and stores what was under way behind a refused batch, which Kafka refuses.
- */
-extern bool kit_one_in_flight;
-extern bool kit_short_queue; /* of a producer: a window is not under way as a whole */
+/* The producers of relays that are started from now on. */
+extern enum kit_producer {
+	KIT_AS_SET,
+	/* one request a broker: the mock does not check sequence numbers and stores what was
+	   under way behind a refused batch, which Kafka refuses */
+	KIT_ONE_IN_FLIGHT,
+	KIT_SHORT_QUEUE, /* a window is not under way as a whole */
+} kit_producer;
+#define KIT_PRODUCERS 3
 
 /* How relays are started besides: mode poll, no limit, no gate. */
 struct kit_ways {

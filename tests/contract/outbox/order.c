@@ -145,18 +145,6 @@ poll_by_tick(struct reader *reader)
 /* --- schedules ---------------------------------------------------------------------- */
 
 static void
-add(struct skald_sql *sql, const char *topic, const char *key, int version)
-{
-	char script[256];
-
-	(void)snprintf(script, sizeof(script),
-		"SELECT skald.outbox_add(topic => '%s', key => '%s', type => 't', data "
-		"=> '%d')",
-		topic, key, version);
-	pg_exec(sql, script);
-}
-
-static void
 poll(struct reader *reader)
 {
 	if (reader->poll)
@@ -174,15 +162,15 @@ run_schedule(struct reader *reader, const char *topic)
 	struct skald_sql *t2 = pg_session(reader->database, "postgres", SKALD_SQL_TOOL);
 
 	pg_exec(t1, "BEGIN; SELECT pg_current_xact_id()");
-	add(t1, topic, "a", 1);
+	kit_add(t1, topic, "a", 1);
 	pg_exec(t2, "BEGIN");
-	add(t2, topic, "b", 1);
+	kit_add(t2, topic, "b", 1);
 	pg_exec(t2, "COMMIT");
 	poll(reader);
-	add(t1, topic, "b", 2);
+	kit_add(t1, topic, "b", 2);
 	pg_exec(t1, "COMMIT");
 	poll(reader);
-	add(t2, topic, "a", 2);
+	kit_add(t2, topic, "a", 2);
 	poll(reader);
 	skald_sql_close(t1);
 	skald_sql_close(t2);
@@ -271,10 +259,10 @@ an_open_transaction_stalls_nobody_else(void)
 	pg_create("elsewhere", false);
 	foreign = pg_session("elsewhere", "postgres", SKALD_SQL_TOOL);
 	pg_exec(open, "BEGIN");
-	add(open, "stall", "a", 1);
+	kit_add(open, "stall", "a", 1);
 	pg_exec(foreign, "BEGIN; SELECT pg_current_xact_id()");
 	for (int i = 1; i <= 20; i++)
-		add(sql, "stall", "b", i);
+		kit_add(sql, "stall", "b", i);
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 20));
 	pg_exec(open, "COMMIT");
 	CU_ASSERT(kit_wait_relayed(sql));
@@ -317,14 +305,14 @@ an_old_transaction_makes_no_tick_slow(void)
 
 	pg_exec(sql, "SELECT skald.relay_lead(1, 'test', 'poll')");
 	pg_exec(open, "BEGIN");
-	add(open, "oldest", "a", 1); /* old, and with a row of its own */
+	kit_add(open, "oldest", "a", 1); /* old, and with a row of its own */
 	for (int i = 0; i < 30; i++)
 		pg_exec(sql, "SELECT skald.outbox_add(topic => 'oldest', key => 'b', "
 			     "type => 't', "
 			     "data => '1') FROM generate_series(1, 1000)");
 	pg_exec(sql, "SELECT skald.relay_turn(1, NULL, NULL, true, false, false); "
 		     "SELECT skald.relay_turn(1, 1, NULL, false, false, false)");
-	add(sql, "oldest", "b", 2);
+	kit_add(sql, "oldest", "b", 2);
 	pg_exec(sql, "SET enable_seqscan = off; SET jit = off; "
 		     "SET plan_cache_mode = force_generic_plan");
 	CU_ASSERT_EQUAL(pg_int(sql, "SELECT opened FROM skald.relay_turn(1, NULL, NULL, "

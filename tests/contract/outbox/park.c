@@ -202,9 +202,9 @@ refuse_one_of_a_batch(const char *db, int error, unsigned before)
 	int64_t began_ms;
 
 	names_of_one_partition(names);
-	kit_one_in_flight = true;
+	kit_producer = KIT_ONE_IN_FLIGHT;
 	start(&r, sql, db, kit_topics());
-	kit_one_in_flight = false;
+	kit_producer = KIT_AS_SET;
 	kit_add(sql, db, names[0], 0);
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_broker_set_up(false);
@@ -258,9 +258,9 @@ a_topic_that_is_not_ours_parks_all_of_it(void)
 	struct kit_relay r;
 
 	kit_make_topic("rights.other");
-	kit_one_in_flight = true;
+	kit_producer = KIT_ONE_IN_FLIGHT;
 	start(&r, sql, "rights", kit_topics());
-	kit_one_in_flight = false;
+	kit_producer = KIT_AS_SET;
 	kit_add(sql, "rights", "a", 0);
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_refuse_produce(NOT_AUTHORISED, 1);
@@ -315,9 +315,9 @@ refused_again_waits_again(void)
 	struct skald_sql *sql = pg_open("again", SKALD_SQL_TOOL);
 	struct kit_relay r;
 
-	kit_one_in_flight = true;
+	kit_producer = KIT_ONE_IN_FLIGHT;
 	start(&r, sql, "again", kit_topics());
-	kit_one_in_flight = false;
+	kit_producer = KIT_AS_SET;
 	kit_add(sql, "again", "k", 0);
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_refuse_produce(INVALID_RECORD, 1);
@@ -447,7 +447,7 @@ crashes_repeat_equal_positions_and_lose_nothing(void)
 	int n = 0;
 
 	skald_rand_init(&rand);
-	kit_one_in_flight = true;
+	kit_producer = KIT_ONE_IN_FLIGHT;
 	start(&r, sql, "walk", kit_topics());
 	for (int round = 0; round < 60; round++) {
 		int count = 1 + (int)skald_rand_below(&rand, 60);
@@ -488,7 +488,7 @@ crashes_repeat_equal_positions_and_lose_nothing(void)
 		}
 		(void)usleep((unsigned)skald_rand_below(&rand, 30000));
 	}
-	kit_one_in_flight = false;
+	kit_producer = KIT_AS_SET;
 	CU_ASSERT(kit_wait_relayed(sql));
 	for (int i = 0; i < 100 && pg_int(sql, PARKED_KEYS); i++) {
 		pg_exec(sql,

@@ -172,9 +172,9 @@ a_big_window_interrupted_repeats_equal_positions(void)
 	kit_add_numbered(other, "big", 50000, 50999);
 	pg_exec(other, "COMMIT");
 
-	kit_short_queue = true;
+	kit_producer = KIT_SHORT_QUEUE;
 	kit_relay_start(&r, "big", 0);
-	kit_short_queue = false;
+	kit_producer = KIT_AS_SET;
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 3000));
 	/* a crash as PostgreSQL sees it: nothing more is written down */
 	pg_exec(sql, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -240,9 +240,9 @@ a_dead_producer_is_replaced_without_a_gap(void)
 	struct kit_relay r;
 	int64_t parked;
 
-	kit_one_in_flight = true;
+	kit_producer = KIT_ONE_IN_FLIGHT;
 	kit_relay_start(&r, "dead", 0);
-	kit_one_in_flight = false;
+	kit_producer = KIT_AS_SET;
 	kit_add_numbered(sql, "dead", 1, 100);
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_refuse_produce(45, 1); /* out of order sequence number: fatal */

@@ -532,6 +532,6 @@ main(void)
 		CHECK(another_takes_over_from_one_that_stops),
 	};
 
-	kit_one_in_flight = true; /* see kit.h */
+	kit_producer = KIT_ONE_IN_FLIGHT; /* see kit.h */
 	return check_main("contract.outbox.wal", cases, CHECK_COUNT(cases));
 }

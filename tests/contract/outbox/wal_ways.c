@@ -466,6 +466,6 @@ main(void)
 		CHECK(a_gate_without_its_standbys_is_shut_in_mode_wal),
 	};
 
-	kit_one_in_flight = true; /* see kit.h */
+	kit_producer = KIT_ONE_IN_FLIGHT; /* see kit.h */
 	return check_main("contract.outbox.wal_ways", cases, CHECK_COUNT(cases));
 }

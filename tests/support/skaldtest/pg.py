@@ -53,10 +53,6 @@ def pg_bin():
     raise PgError("no initdb found: install the package postgresql, or set SKALD_PG_BIN")
 
 
-# Not the one on the path: Debian's is a script that takes 60 ms to find this one.
-PSQL = os.path.join(pg_bin(), "psql")
-
-
 def _give_to_server(path):
     if os.geteuid() == 0:
         user = pwd.getpwnam(SERVER_USER)
@@ -350,8 +346,9 @@ def either_url(database, *clusters):
 
 def psql(url, script, check=True):
     """Run a script in one session with psql; returns its rows as lists of text."""
+    # Not the one on the path: Debian's is a script that takes 60 ms to find this one.
     done = subprocess.run(
-        [PSQL, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"],
+        [os.path.join(pg_bin(), "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"],
         input=script, capture_output=True, text=True)
     if check and done.returncode:
         raise PgError("psql: " + done.stderr.strip())
