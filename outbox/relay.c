@@ -23,7 +23,7 @@
 #define RING_MIN_MS 200
 #define MARK_MS     100
 #define PROGRESS_MS 1000
-#define SLICE_ROWS  256
+#define SLICE_ROWS  128
 #define BREATH_US   200
 #define TIRED_MS    1000 /* idle for so long: writers wake us */
 #define ASLEEP_MS   5000

@@ -265,6 +265,7 @@ see_sent(struct skald__relay_core *c, const struct skald__relay_ev *ev)
 	if (ev->count > 0) {
 		c->is_between = ev->is_between;
 		c->is_stuffed = false;
+		c->is_dry = false; /* while they were sent more came */
 	}
 	SKALD_ASSERT(c->sent <= c->here); /* R6 */
 }

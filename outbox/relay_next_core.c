@@ -168,6 +168,19 @@ record_at(const struct skald__relay_core *c)
 	return INT64_MAX;
 }
 
+static bool
+can_read(const struct skald__relay_core *c)
+{
+	return !c->is_dry && !c->is_stuffed && c->here - c->sent < c->conf.queue_rows;
+}
+
+static struct skald__relay_do
+read(const struct skald__relay_core *c)
+{
+	return (struct skald__relay_do){ .verb = SKALD__DO_READ,
+		.count = c->conf.slice_rows };
+}
+
 static struct skald__relay_do
 next_streaming(const struct skald__relay_core *c, int64_t now_ms)
 {
@@ -183,14 +196,15 @@ next_streaming(const struct skald__relay_core *c, int64_t now_ms)
 			.is_drained = c->drain_due && is_drained(c) };
 	if (now_ms >= c->ring_at_ms)
 		return do_verb(SKALD__DO_RING);
+	/* reading comes first: a server that can send no more does not decode */
+	if (!is_halting && can_read(c))
+		return read(c);
 	if (may_begin && can_send(c, now_ms))
 		return send(c, is_halting);
 	if (must_ask_gate(c, now_ms))
 		return do_verb(SKALD__DO_GATE);
-	if (may_begin && !c->is_dry && !c->is_stuffed &&
-		c->here - c->sent < c->conf.queue_rows)
-		return (struct skald__relay_do){ .verb = SKALD__DO_READ,
-			.count = c->conf.slice_rows };
+	if (may_begin && can_read(c)) /* the rest of a transaction */
+		return read(c);
 	at_ms = min_of(record_at(c), c->ring_at_ms);
 	if (c->sent < c->here && now_ms < c->send_at_ms)
 		at_ms = min_of(at_ms, c->send_at_ms);

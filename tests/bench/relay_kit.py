@@ -53,12 +53,15 @@ CHECKPOINT;
 
 
 class Relay:
-    """skaldd --roles relay on a mode's database; ended on leaving the context."""
+    """skaldd --roles relay on a mode's database; ended on leaving the context. It is given a
+    URL, as if the database were on another machine, or a socket of this one. A unix socket
+    takes no more than some 200 messages of a stream: the server and the relay take turns."""
 
     count = 0
 
-    def __init__(self, bench, mode):
-        self.bench, self.mode, self.database = bench, mode, MODES[mode]
+    def __init__(self, bench, mode, by_socket=False):
+        self.bench, self.mode = bench, mode
+        self.url = bench.url(MODES[mode]) if by_socket else bench.pg.url(MODES[mode])
         Relay.count += 1
         self.log = bench.dir / f"skaldd-{Relay.count}.log"
         self.port = free_port()
@@ -67,7 +70,7 @@ class Relay:
     def __enter__(self):
         with open(self.log, "w", encoding="utf-8") as log:
             self.proc = spawn([self.bench.program("skaldd"), "--roles", "relay",
-                               "--set", f"database.url={self.bench.url(self.database)}",
+                               "--set", f"database.url={self.url}",
                                "--set", f"kafka.bootstrap.servers={self.bench.kafka.bootstrap}",
                                "--set", f"http.listen=127.0.0.1:{self.port}",
                                "--set", "log.format=text",
@@ -151,11 +154,11 @@ def counted(bench, topic, rows=None):
         raise BenchError(f"{topic} holds {got} records, not {rows or bench.rows}")
 
 
-def drain(bench, mode, usage, rows=None, topic=None):
+def drain(bench, mode, usage, rows=None, topic=None, by_socket=False):
     """What waits goes out: seconds from the start of the process to the last ack."""
     with Meter(**bench.pids()) as meter:
         begin = time.monotonic()
-        with Relay(bench, mode) as relay:
+        with Relay(bench, mode, by_socket) as relay:
             meter.child("skaldd", relay.proc)
             relay.wait_published(rows or bench.rows)
             took = time.monotonic() - begin

@@ -86,6 +86,7 @@ go_streaming(struct skald__relay_core *c, enum from from)
 	if (from == STREAMING_ROWS || from == STREAMING_FULL)
 		return;
 	see(c, EV(SENT, .count = 5));
+	see(c, EV(READ, .is_end = true));
 	if (from == STREAMING_DRAIN)
 		see(c, EV(RECORDED, .epoch_due = true, .is_marked = true));
 	if (from == REBUILDING_WAL)
@@ -332,9 +333,14 @@ static const struct row {
 	ROW(STREAMING, ON(WISH, .is_open = true), S(STREAMING), L(NONE), N(AWAKE),
 		V(WAIT)),
 	ROW(STREAMING, ON(MOVED), S(STREAMING), L(NONE), N(AWAKE), V(WAIT)),
+	ROW(STREAMING_ROWS, ON(READABLE), S(STREAMING), L(NONE), N(AWAKE), V(READ)),
+	ROW(STREAMING_ROWS, ON(READ, .count = 64), S(STREAMING), L(NONE), N(AWAKE),
+		V(SEND)),
 	ROW(STREAMING_ROWS, ON(SENT, .count = 10, .is_between = true), S(STREAMING),
-		L(NONE), N(AWAKE), V(WAIT)),
+		L(NONE), N(AWAKE), V(READ)),
 	ROW(STREAMING_ROWS, ON(SENT, .count = 3), S(STREAMING), L(NONE), N(AWAKE),
+		V(READ)),
+	ROW(STREAMING_ROWS, ON(READ, .is_end = true), S(STREAMING), L(NONE), N(AWAKE),
 		V(SEND)),
 	ROW(STREAMING_ROWS, ON(STUCK, .at_ms = NOW + 50), S(STREAMING), L(NONE), N(AWAKE),
 		V(WAIT)),
@@ -538,6 +544,8 @@ an_epoch_waits_for_the_end_of_a_transaction(void)
 	CU_ASSERT_EQUAL(next(&c), V(RECORD));
 	CU_ASSERT(skald__relay_next(&c, NOW).is_drained);
 	see(&c, EV(RECORDED, .ordinal = 7));
+	CU_ASSERT_EQUAL(next(&c), V(READ));
+	see(&c, EV(READ, .is_end = true));
 	CU_ASSERT_EQUAL(next(&c), V(SEND));
 	CU_ASSERT_FALSE(skald__relay_next(&c, NOW).to_mark);
 }
@@ -567,6 +575,7 @@ a_full_producer_is_not_asked_in_a_loop(void)
 	struct skald__relay_core c = core_in(STREAMING_ROWS);
 
 	see(&c, EV(SENT, .count = 3, .is_full = true));
+	see(&c, EV(READ, .is_end = true));
 	see(&c, EV(ACKED, .ordinal = 0, .resume = 0));
 	CU_ASSERT_EQUAL(next(&c), V(WAIT));
 	see(&c, EV(ACKED, .ordinal = 1, .resume = 0));
