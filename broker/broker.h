@@ -77,7 +77,7 @@ struct skald_topic_conf {
 SKALD_MUSTUSE enum skald_rc skald_topic_ensure(struct skald_cluster *cluster,
 	const char *topic, const struct skald_topic_conf *conf, int64_t timeout_ms,
 	int32_t *count, struct skald_err *err);
-/* First and next offset of a partition, asked of its leader. */
+/* First and next offset of a partition, asked of its leader; open transactions are before next. */
 SKALD_MUSTUSE enum skald_rc skald_topic_offsets(struct skald_cluster *cluster,
 	const char *topic, int32_t partition, int64_t timeout_ms, int64_t *lo,
 	int64_t *hi, struct skald_err *err);
@@ -203,6 +203,9 @@ struct skald_kafka_consumer_conf {
 	unsigned topic_count;
 	int64_t session_timeout_ms; /* 0: librdkafka's default */
 	int64_t max_poll_interval_ms;
+	/* Without a group: also what transactions wrote that are open, or were aborted; and
+	   skald_kafka_consumer_met_end knows the ends. Else only what is committed. */
+	bool reads_all;
 	/* Called on this consumer's thread, inside skald_kafka_consumer_serve or _close. On
 	   ASSIGNED fill offset of every partition before return; offset -1 leaves that
 	   partition unread until the next assignment (the group is told nothing). A topic
@@ -259,6 +262,13 @@ void skald_kafka_records_free(struct skald_kafka_records *records);
 SKALD_MUSTUSE enum skald_rc skald_kafka_consumer_seek(
 	struct skald_kafka_consumer *consumer, const char *topic, int32_t partition,
 	int64_t offset, struct skald_err *err);
+/*
+ * The end of a partition, when everything before it was taken last; -1: not met since the
+ * assignment. A transaction ends in a marker, which has an offset and is no record: so the
+ * offset of a record does not tell that it is the last. With reads_all only.
+ */
+int64_t skald_kafka_consumer_met_end(const struct skald_kafka_consumer *consumer,
+	const char *topic, int32_t partition);
 /* Stop reading a partition for good (until the next assignment). */
 void skald_kafka_consumer_stop(
 	struct skald_kafka_consumer *consumer, const char *topic, int32_t partition);

@@ -115,7 +115,9 @@ set_ours(const struct skald_kafka_props *props,
 		{ "enable.auto.offset.store", "false" },
 		{ "auto.offset.reset", "error" },
 		{ "partition.assignment.strategy", "range" },
-		{ "isolation.level", "read_committed" },
+		{ "isolation.level",
+			conf->reads_all ? "read_uncommitted" : "read_committed" },
+		{ "enable.partition.eof", conf->reads_all ? "true" : "false" },
 		{ "statistics.interval.ms", "1000" },
 	};
 	char ms[24], beat_ms[24];
@@ -262,6 +264,7 @@ add_part(struct skald_kafka_consumer *c, const struct skald_kafka_partition *p)
 
 	part->topic = strdup(p->topic);
 	part->partition = p->partition;
+	part->met_end = -1;
 	part->queue = rd_kafka_queue_get_partition(c->rk, p->topic, p->partition);
 	if (!part->topic || !part->queue) {
 		free(part->topic);

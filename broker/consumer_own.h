@@ -14,6 +14,7 @@ struct skald__part {
 	char *topic;
 	int32_t partition;
 	struct rd_kafka_queue_s *queue;
+	int64_t met_end; /* -1: not yet */
 	bool is_stopped;
 	bool is_told; /* C4 */
 	struct skald_err why;

@@ -70,9 +70,11 @@ sort_out(struct skald_kafka_consumer *c, struct skald__part *p,
 			messages[kept++] = m;
 			continue;
 		}
-		if (!p->is_stopped && is_stop(m->err))
+		if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
+			p->met_end = m->offset;
+		else if (!p->is_stopped && is_stop(m->err))
 			stop_part(c, p, m);
-		else if (!p->is_stopped && m->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
+		else if (!p->is_stopped)
 			skald__consumer_complain(c, m->err, rd_kafka_message_errstr(m));
 		rd_kafka_message_destroy(m);
 	}
@@ -134,13 +136,22 @@ skald_kafka_records_take(struct skald_kafka_consumer *c, unsigned max,
 }
 
 static struct skald__part *
-find_part(struct skald_kafka_consumer *c, const char *topic, int32_t partition)
+find_part(const struct skald_kafka_consumer *c, const char *topic, int32_t partition)
 {
 	for (unsigned i = 0; i < c->part_count; i++)
 		if (c->parts[i].partition == partition &&
 			strcmp(c->parts[i].topic, topic) == 0)
 			return &c->parts[i];
 	return NULL;
+}
+
+int64_t
+skald_kafka_consumer_met_end(
+	const struct skald_kafka_consumer *c, const char *topic, int32_t partition)
+{
+	const struct skald__part *p = find_part(c, topic, partition);
+
+	return p ? p->met_end : -1;
 }
 
 /* --- moving --------------------------------------------------------------------------------------- */

@@ -30,6 +30,9 @@ enum skald_rc
 skald_cluster_open(struct skald_cluster **out, const struct skald_kafka_props *props,
 	struct skald_err *err)
 {
+	static const struct skald__setting ours[] = {
+		{ "isolation.level", "read_uncommitted" } /* ends are ends */
+	};
 	struct skald_cluster *c = calloc(1, sizeof(*c));
 	struct rd_kafka_conf_s *conf = NULL;
 	enum skald_rc rc;
@@ -38,6 +41,8 @@ skald_cluster_open(struct skald_cluster **out, const struct skald_kafka_props *p
 		return skald_fail(err, SKALD_RETRY, "skald", "", "out of memory");
 	c->props = props;
 	rc = skald__kafka_conf(props, "skald-admin", &conf, err);
+	if (!rc)
+		rc = skald__kafka_conf_set(props, conf, ours, 1, false, err);
 	/* A consumer's handle, because only it never asks for automatic creation. */
 	if (!rc)
 		rc = skald__kafka_new(&c->rk, SKALD__CLIENT_CONSUMER, &conf, err);

@@ -137,6 +137,7 @@ read_ends(const struct skald_kafka_props *props, struct ends *ends, const char *
 {
 	struct skald_kafka_consumer_conf conf = { .group = "skald-doctor",
 		.client_id = "skald-doctor",
+		.reads_all = true,
 		.on_stopped = on_stopped,
 		.ctx = ends };
 	struct skald_kafka_consumer *consumer = NULL;

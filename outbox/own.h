@@ -234,7 +234,6 @@ struct skald__recover {
 	int64_t idle_since_ms;
 	int64_t begin_at_ms; /* once Kafka answers, what is on its way gets so much time */
 	bool is_chunk_open, is_deep_enough;
-	bool was_away; /* Kafka, in the middle of a chunk */
 	bool is_stopped; /* the partition cannot be read: */
 	struct skald_err why;
 };

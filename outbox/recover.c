@@ -8,7 +8,8 @@
  *
  * C1  A partition is read from its end, as it was when the catch-up began, back in ever
  *     larger chunks, until a chunk holds a record of our stream at or below `from`, or
- *     the partition begins.
+ *     the partition begins. Silence is no end: the broker says where the end is, and
+ *     what lies behind somebody's open transaction is read, too.
  * C2  What comes later than that end (a zombie's last requests) bears positions of a
  *     former epoch, and is ignored by whoever has seen one of the new.
  */
@@ -28,7 +29,7 @@
 #define STEP_MS      100 /* the lease is renewed between two steps */
 #define SETTLE_MS    1000 /* a request of a producer that is gone may still be handled */
 #define ASK_MS       1000
-#define STALL_MS     3000 /* no record for so long: perhaps the rest is none (markers) */
+#define STALL_MS     3000 /* nothing for so long: ask for it again */
 #define TAKE_RECORDS 2000
 #define FOUND_ROOM   4096
 
@@ -155,6 +156,7 @@ need_reader(struct skald_relay *r, struct skald_err *err)
 {
 	struct skald_kafka_consumer_conf conf = { .group = "skald-relay",
 		.client_id = r->client_id,
+		.reads_all = true,
 		.on_stopped = on_stopped,
 		.ctx = &r->recover };
 
@@ -241,12 +243,9 @@ move_on(struct skald_relay *r, struct skald_err *err)
 	return SKALD_OK;
 }
 
-/*
- * No record for a while: the rest of the chunk is no records, if Kafka is there to say so. If it
- * was not, the rest is asked for again: to take silence for an end would be to send twice.
- */
+/* Nothing for a while. A partition can have become shorter: an election that was not clean. */
 static enum skald_rc
-end_of_silence(struct skald_relay *r, struct skald_err *err)
+break_silence(struct skald_relay *r, struct skald_err *err)
 {
 	struct skald__recover *c = &r->recover;
 	struct skald_kafka_partition place = { topic_of(c), c->partition, c->at };
@@ -256,16 +255,12 @@ end_of_silence(struct skald_relay *r, struct skald_err *err)
 	c->idle_since_ms = skald_mono_ms();
 	rc = skald_topic_offsets(r->publisher.cluster, topic_of(c), c->partition, ASK_MS,
 		&low, &high, err);
-	if (rc) {
-		c->was_away = true;
+	if (rc)
 		return rc;
-	}
-	if (c->was_away) {
-		c->was_away = false;
-		return skald_kafka_consumer_assign(c->reader, &place, 1, err);
-	}
-	c->at = c->end;
-	return SKALD_OK;
+	if (high < c->end)
+		c->end = high;
+	return c->at < c->end ? skald_kafka_consumer_assign(c->reader, &place, 1, err)
+			      : SKALD_OK;
 }
 
 static enum skald_rc
@@ -298,8 +293,10 @@ read_some(struct skald_relay *r, struct skald_err *err)
 		c->idle_since_ms = skald_mono_ms();
 	}
 	skald_kafka_records_free(records);
+	if (skald_kafka_consumer_met_end(c->reader, topic_of(c), c->partition) >= c->end)
+		c->at = c->end;
 	if (!rc && c->at < c->end && skald_mono_ms() - c->idle_since_ms > STALL_MS)
-		rc = end_of_silence(r, err);
+		rc = break_silence(r, err);
 	return rc;
 }
 

@@ -38,8 +38,12 @@ def relay(t, url, mode, wait=True, settings=None, **kwargs):
     return p
 
 
+def lag_rows(url):
+    return int(psql(url, "SELECT lag_rows FROM skald.relays")[0][0])
+
+
 def wait_acked(url, timeout=60):
-    wait_until(lambda: psql(url, "SELECT lag_rows FROM skald.relays")[0][0] == "0", timeout,
+    wait_until(lambda: lag_rows(url) == 0, timeout,
                "the relay to have acknowledged everything")
 
 

@@ -9,7 +9,7 @@ from skaldtest.pg import pg_bin
 
 import writers
 from appliers import applier
-from relays import (VERSION, by_hand, drop_slot, epoch, relay, settle, slot, slot_state,
+from relays import (VERSION, by_hand, drop_slot, epoch, lag_rows, relay, settle, slot, slot_state,
                     wait_acked, wait_mode, wait_streaming)
 
 LARGE_ROWS = by_hand("LARGE_ROWS", 300000)  # a million by hand
@@ -280,6 +280,67 @@ def slot_advanced_by_hand(t):
     daemon.start()
     daemon.wait_ready(30)
     after_the_loss(t, url, sink, topic, before, daemon)
+
+
+class Stranger:
+    """Somebody who writes to the same topic in transactions."""
+
+    def __init__(self, t, topic):
+        from confluent_kafka import Producer
+
+        self.kafka, self.topic = t.kafka, topic
+        self.producer = Producer({"bootstrap.servers": t.kafka.bootstrap, "log_level": 2,
+                                  "transactional.id": topic})
+        self.producer.init_transactions(30)
+
+    def begin(self):
+        """One that has written to every partition, and is open."""
+        self.producer.begin_transaction()
+        for partition in self.kafka.partitions(self.topic):
+            self.producer.produce(self.topic, key="x", value="{}", partition=partition)
+        assert self.producer.flush(30) == 0
+
+    def commit(self):
+        self.producer.commit_transaction(30)
+
+
+def beside_transactions(t, is_open):
+    """What was published and not recorded is found behind somebody's open transaction, which
+    readers of committed records do not see beyond; and in front of the marker that ends one,
+    which is no record and is waited for by nobody."""
+    url = t.database()
+    topic = t.topic("beside", partitions=3)
+    stranger = Stranger(t, topic)
+    first = relay(t, url, "wal", failpoint="stream_after_ack:2")
+    stranger.begin()
+    rounds = 0
+    while first.alive:
+        writers.add(t, url, topic, 100, first=1 + 100 * rounds)
+        rounds += 1
+        wait_until(lambda: not first.alive or lag_rows(url) == 0, 30,
+                   "the relay to publish or to die")
+    first.wait_killed(1)
+    if not is_open:
+        stranger.commit()
+    writers.add(t, url, topic, 100, first=1 + 100 * rounds)
+    began = time.monotonic()
+    second = relay(t, url, "poll")
+    wait_acked(url)
+    t.log("caught up %.1f s after its start" % (time.monotonic() - began))
+    if is_open:
+        stranger.commit()
+    found = second.metric("skald_relay_catchup_skipped_total")
+    records = [r for r in t.kafka.read_topic(topic) if r.stream]
+    check.require_none(check.topic(records, writers.committed(url), version=VERSION,
+                                   recovered=True))
+    assert check.repetitions(records) == 0, "what the topic held was sent again"
+    assert found > 0, "everything was recorded: nothing was proved"
+    t.log("%d events, %d of them found in the topic" % (len(records), found))
+    t.checked(records=len(records))
+
+
+e2e("e2e.wal.beside_transactions.open", records=300)(lambda t: beside_transactions(t, True))
+e2e("e2e.wal.beside_transactions.ended", records=300)(lambda t: beside_transactions(t, False))
 
 
 class Holder:

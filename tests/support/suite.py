@@ -285,10 +285,14 @@ def choose(jobs, names):
     """The jobs that the names mean, and the names that mean none."""
     if not names:
         return jobs, []
-    picked = [j for j in jobs if any(j.name == n or j.name.startswith(n + ".") for n in names)]
-    if not picked:  # a part of a name will do when nothing else fits
-        picked = [j for j in jobs if any(n in j.name for n in names)]
-    unknown = [n for n in names if not any(n in j.name for j in picked)]
+    wanted, unknown = set(), []
+    for n in names:
+        found = {j.name for j in jobs if j.name == n or j.name.startswith(n + ".")}
+        # a part of a name will do when nothing else fits
+        found = found or {j.name for j in jobs if n in j.name}
+        wanted |= found
+        unknown += [] if found else [n]
+    picked = [j for j in jobs if j.name in wanted]
     return picked, unknown
 
 

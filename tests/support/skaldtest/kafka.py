@@ -174,11 +174,11 @@ class Kafka:
 
     def read_topic(self, topic, timeout=60):
         """Every record of the topic up to the ends it has now, in partition and offset order."""
-        from confluent_kafka import TopicPartition
+        from confluent_kafka import KafkaError, TopicPartition
 
         if topic not in self.topics():
             return []
-        consumer = self._reader()
+        consumer = self._reader(eof=True)  # the last offset may be a marker's
         records = []
         try:
             todo = {}
@@ -196,17 +196,16 @@ class Kafka:
                                    "their end after %.0f s"
                                    % (topic, len(records), sorted(todo), timeout * PATIENCE))
                 for m in consumer.consume(2000, timeout=0.2):
-                    if m.error():
-                        if m.error().fatal():
-                            raise RuntimeError(str(m.error()))
-                        continue
+                    is_end = m.error() and m.error().code() == KafkaError._PARTITION_EOF
+                    if m.error() and m.error().fatal():
+                        raise RuntimeError(str(m.error()))
                     p = m.partition()
-                    if p not in todo:
+                    if p not in todo or (m.error() and not is_end):
                         continue
-                    if m.offset() < todo[p]:
+                    if not is_end and m.offset() < todo[p]:
                         records.append(Record(topic, p, m.offset(), m.timestamp()[1],
                                               m.key(), m.value(), m.headers() or []))
-                    if m.offset() + 1 >= todo[p]:
+                    if m.offset() + (0 if is_end else 1) >= todo[p]:
                         del todo[p]
         finally:
             consumer.close()
@@ -285,10 +284,10 @@ class Kafka:
 
         return wait_until(ask, 20, "the leader of %s[%d]" % (place.topic, place.partition))
 
-    def _reader(self):
+    def _reader(self, eof=False):
         from confluent_kafka import Consumer
 
-        return Consumer({"bootstrap.servers": self.bootstrap,
+        return Consumer({"bootstrap.servers": self.bootstrap, "enable.partition.eof": eof,
                          "group.id": "skaldtest-reader", "enable.auto.commit": False,
                          "auto.offset.reset": "earliest", "log_level": 2,
                          "fetch.message.max.bytes": 20 * 1024 * 1024,
