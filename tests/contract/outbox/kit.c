@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/wake.h"
+#include "tests/support/check.h"
 
 #define WAIT_MS 10000
 
@@ -568,7 +569,26 @@ kit_inspect(const struct kit_records *all)
 		}
 		f.fallen += is_first;
 	}
+	for (unsigned i = 0; i < all->count; i++)
+		f.recovered += kit_header_count(&all->items[i], "ce_recovered");
 	f.inverted = all->count <= 5000 ? count_inverted(all) : 0;
+	return f;
+}
+
+struct kit_findings
+kit_check(const char *topic, unsigned messages, unsigned repeats_max)
+{
+	struct kit_records all = kit_read(topic);
+	struct kit_findings f = kit_inspect(&all);
+
+	printf("(%u messages, %u repeats, %u of catch-ups) ", f.messages, f.repeats,
+		f.recovered);
+	CU_ASSERT_EQUAL(f.messages, messages);
+	CU_ASSERT(f.repeats <= repeats_max);
+	CU_ASSERT_EQUAL(f.moved, 0);
+	CU_ASSERT_EQUAL(f.fallen, 0);
+	CU_ASSERT_EQUAL(f.inverted, 0);
+	kit_free(&all);
 	return f;
 }
 
@@ -586,4 +606,15 @@ kit_drop_slots(struct skald_sql *sql)
 		" PERFORM pg_sleep(0.001); END LOOP; END $$";
 
 	pg_exec(sql, drop);
+}
+
+void
+kit_end(struct skald_sql *sql)
+{
+	(void)kit_wait(sql,
+		"SELECT count(*) FROM pg_replication_slots WHERE active AND database = "
+		"current_database()",
+		0);
+	kit_drop_slots(sql);
+	skald_sql_close(sql);
 }

@@ -7,6 +7,7 @@
 #ifndef SKALD_TESTS_CONTRACT_OUTBOX_KIT_H
 #define SKALD_TESTS_CONTRACT_OUTBOX_KIT_H
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -106,6 +107,8 @@ void kit_add_numbered(struct skald_sql *sql, const char *topic, int from, int to
 /* Every slot of this database, also one whose walsender is on its way out: a cluster has
    few, and a database cannot be dropped with one. */
 void kit_drop_slots(struct skald_sql *sql);
+/* The end of a test whose relay may have streamed. */
+void kit_end(struct skald_sql *sql);
 
 /* All records of a topic up to its ends now, by partition and offset. */
 struct kit_records kit_read(const char *topic);
@@ -118,11 +121,16 @@ unsigned kit_header_count(const struct kit_record *record, const char *name);
 struct kit_findings {
 	unsigned messages; /* distinct ids */
 	unsigned repeats;
+	unsigned recovered; /* flagged: of a catch-up */
 	unsigned moved; /* one id at two positions, or two ids at one */
 	unsigned fallen; /* a first appearance below an earlier one of its partition */
 	unsigned
 		inverted; /* per key, a first appearance of a number below an earlier one */
 };
 struct kit_findings kit_inspect(const struct kit_records *all);
+/* Inspects all that a topic holds: so many messages, repeated at most so often, nothing moved,
+   fallen or inverted. */
+struct kit_findings kit_check(const char *topic, unsigned messages, unsigned repeats_max);
+#define KIT_ANY UINT_MAX
 
 #endif

@@ -32,14 +32,6 @@ start(struct kit_relay *r, struct skald_sql *sql, const char *db,
 			kit_wait(sql, "SELECT (mode = 'wal')::int FROM skald.relay", 1));
 }
 
-/* A cluster has ten slots. */
-static void
-finish(struct skald_sql *sql)
-{
-	kit_drop_slots(sql);
-	skald_sql_close(sql);
-}
-
 static void
 release(struct skald_sql *sql, const char *topic, const char *key)
 {
@@ -56,25 +48,6 @@ wait_all_out(struct skald_sql *sql)
 {
 	return kit_wait_relayed(sql) && kit_wait(sql, PARKED_KEYS, 0) &&
 	       kit_wait(sql, PARKED_MESSAGES, 0) && kit_wait_relayed(sql);
-}
-
-static void
-check_order(const char *topic, unsigned messages, unsigned repeats_max)
-{
-	struct kit_records all = kit_read(topic);
-	struct kit_findings f = kit_inspect(&all);
-
-	CU_ASSERT_EQUAL(f.messages, messages);
-	CU_ASSERT(f.repeats <= repeats_max);
-	CU_ASSERT_EQUAL(f.moved, 0);
-	CU_ASSERT_EQUAL(f.fallen, 0);
-	CU_ASSERT_EQUAL(f.inverted, 0);
-	if (f.messages != messages || f.repeats > repeats_max || f.moved || f.fallen ||
-		f.inverted)
-		printf("\n    %s: %u messages, %u repeats, %u moved, %u fallen, "
-		       "%u inverted ",
-			topic, f.messages, f.repeats, f.moved, f.fallen, f.inverted);
-	kit_free(&all);
 }
 
 /* --- topics that are not there -------------------------------------------------------- */
@@ -109,9 +82,9 @@ a_missing_topic_parks_its_rows_and_no_others(void)
 	CU_ASSERT(wait_all_out(sql)); /* by itself */
 	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_parked_keys"), 0);
 	kit_relay_stop(&r);
-	check_order("miss.there", 100, 0);
-	check_order("miss.gone", 102, 0);
-	finish(sql);
+	kit_check("miss.there", 100, 0);
+	kit_check("miss.gone", 102, 0);
+	kit_end(sql);
 }
 
 static void
@@ -130,8 +103,8 @@ parked_keys_are_known_to_the_next_relay(void)
 	start(&r, sql, "next", &no_topics);
 	CU_ASSERT(wait_all_out(sql));
 	kit_relay_stop(&r);
-	check_order("next", 3, 0);
-	finish(sql);
+	kit_check("next", 3, 0);
+	kit_end(sql);
 }
 
 /* --- records that are refused ----------------------------------------------------------- */
@@ -170,8 +143,8 @@ a_record_of_30_mb_waits_and_the_others_do_not(void)
 	release(sql, "huge", "big");
 	CU_ASSERT(wait_all_out(sql));
 	kit_relay_stop(&r);
-	check_order("huge", 102, 0);
-	finish(sql);
+	kit_check("huge", 102, 0);
+	kit_end(sql);
 }
 
 /* Several keys of one partition, so that a batch holds them all. */
@@ -235,8 +208,8 @@ refuse_one_of_a_batch(const char *db, int error, unsigned before)
 	kit_add(sql, db, names[(before + 1) % 5], 102);
 	CU_ASSERT(wait_all_out(sql));
 	kit_relay_stop(&r);
-	check_order(db, 103, kit_ways.wants_wal ? 100 : 0);
-	finish(sql);
+	kit_check(db, 103, kit_ways.wants_wal ? 100 : 0);
+	kit_end(sql);
 }
 
 static void
@@ -277,9 +250,9 @@ a_topic_that_is_not_ours_parks_all_of_it(void)
 	pg_exec(sql, "SELECT skald.park_release(topic, key) FROM skald.parked_key");
 	CU_ASSERT(wait_all_out(sql));
 	kit_relay_stop(&r);
-	check_order("rights", 52, 0);
-	check_order("rights.other", 50, 0);
-	finish(sql);
+	kit_check("rights", 52, 0);
+	kit_check("rights.other", 50, 0);
+	kit_end(sql);
 }
 
 static void
@@ -301,9 +274,9 @@ an_outage_parks_nothing(void)
 	CU_ASSERT(kit_wait_relayed(sql));
 	CU_ASSERT_EQUAL(pg_int(sql, PARKED_KEYS), 0);
 	kit_relay_stop(&r);
-	check_order("outage", 2, 1);
-	check_order("outage.new", 1, 0);
-	finish(sql);
+	kit_check("outage", 2, 1);
+	kit_check("outage.new", 1, 0);
+	kit_end(sql);
 }
 
 /* --- letting out ------------------------------------------------------------------------ */
@@ -343,8 +316,8 @@ refused_again_waits_again(void)
 	release(sql, "again", "k");
 	CU_ASSERT(wait_all_out(sql));
 	kit_relay_stop(&r);
-	check_order("again", 7, 7);
-	finish(sql);
+	kit_check("again", 7, 7);
+	kit_end(sql);
 }
 
 static void
@@ -367,8 +340,8 @@ a_key_that_keeps_writing_is_let_out_in_order(void)
 	CU_ASSERT(wait_all_out(sql));
 	kit_relay_stop(&r);
 	printf("(%d messages) ", n);
-	check_order("busy", (unsigned)n, 0);
-	finish(sql);
+	kit_check("busy", (unsigned)n, 0);
+	kit_end(sql);
 }
 
 /* More than is read at once. */
@@ -387,8 +360,8 @@ many_rows_are_let_out_in_parts(void)
 	CU_ASSERT(wait_all_out(sql));
 	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_released_total"), 4500);
 	kit_relay_stop(&r);
-	check_order("many", 4500, 0);
-	finish(sql);
+	kit_check("many", 4500, 0);
+	kit_end(sql);
 }
 
 /* The control: what waits is sent again without a marker, and the checker sees it. */
@@ -422,7 +395,7 @@ let_out_without_a_marker_is_an_inversion(void)
 	CU_ASSERT_EQUAL(f.messages, 4);
 	CU_ASSERT(f.inverted > 0);
 	kit_free(&all);
-	finish(sql);
+	kit_end(sql);
 }
 
 /* --- crashes and zombies ----------------------------------------------------------------- */
@@ -500,8 +473,8 @@ crashes_repeat_equal_positions_and_lose_nothing(void)
 		(long long)kit_metric(&r, "skald_relay_parked_messages_total"),
 		(long long)kit_metric(&r, "skald_relay_rebuilds_total"));
 	kit_relay_stop(&r);
-	check_order("walk", (unsigned)n, (unsigned)n * 10);
-	finish(sql);
+	kit_check("walk", (unsigned)n, (unsigned)n * 10);
+	kit_end(sql);
 }
 
 /* The server that knew what was let out is lost; another takes over where it was before. */
@@ -540,7 +513,7 @@ a_catch_up_lets_out_only_what_is_not_there(void)
 	CU_ASSERT_EQUAL(all.count, 4); /* nothing twice */
 	CU_ASSERT_EQUAL(kit_inspect(&all).inverted, 0);
 	kit_free(&all);
-	finish(sql);
+	kit_end(sql);
 }
 
 static void
@@ -574,7 +547,7 @@ a_zombie_parks_and_releases_nothing(void)
 	CHECK_TEXT(
 		pg_text(sql, "SELECT held FROM skald.relay_topic_use(3, 't', 8)"), "f");
 	CU_ASSERT_EQUAL(pg_int(sql, "SELECT count(*) FROM skald.relay_topic"), 0);
-	finish(sql);
+	kit_end(sql);
 }
 
 /* Out of a slot a marker comes before its transaction is seen: then it is not an old one. */
@@ -603,7 +576,7 @@ a_marker_that_nobody_sees_yet_is_waited_for(void)
 	pg_exec(sql, "UPDATE skald.parked_key SET releasing_id = NULL");
 	CHECK_TEXT(pg_text(sql, ask), "(t,t,)"); /* an old one */
 	skald_sql_close(other);
-	finish(sql);
+	kit_end(sql);
 }
 
 /* Its topic is there: those beside it wait no longer. */
@@ -626,7 +599,7 @@ a_key_beside_one_that_is_let_out_is_tried(void)
 			   "SELECT string_agg(topic || ' ' || convert_from(key, 'UTF8'), "
 			   "',') FROM skald.parked_key WHERE next_at IS NOT NULL"),
 		"t k");
-	finish(sql);
+	kit_end(sql);
 }
 
 /* Parked once more because its topic was missing, which is found before that is settled. */
@@ -658,7 +631,7 @@ a_topic_found_too_early_is_not_forgotten(void)
 		"'00000001.0000000000000002.00000001'; SELECT skald.park_clean(1000)");
 	(void)snprintf(script, sizeof(script), due, "interval '5 min'");
 	CHECK_TEXT(pg_text(sql, script), "true");
-	finish(sql);
+	kit_end(sql);
 }
 
 /* --- what it costs ------------------------------------------------------------------------ */
@@ -706,7 +679,7 @@ the_others_cost_no_statement_more(void)
 	CU_ASSERT_EQUAL(calls(sql, "^relay_park$"), 1);
 	CU_ASSERT_EQUAL(calls(sql, "^(relay_release|relay_topic_use)$"), 1);
 	kit_relay_stop(&r);
-	finish(sql);
+	kit_end(sql);
 }
 
 int

@@ -13,36 +13,6 @@
 
 static const char slot_name[] = "SELECT 'skald_' || stream FROM skald.relay";
 
-static void
-check_all(const char *topic, unsigned messages, unsigned *repeats)
-{
-	struct kit_records all = kit_read(topic);
-	struct kit_findings f = kit_inspect(&all);
-
-	printf("(%u messages, %u repeats) ", f.messages, f.repeats);
-	CU_ASSERT_EQUAL(f.messages, messages);
-	CU_ASSERT_EQUAL(f.moved, 0);
-	CU_ASSERT_EQUAL(f.fallen, 0);
-	CU_ASSERT_EQUAL(f.inverted, 0);
-	if (repeats)
-		*repeats = f.repeats;
-	else
-		CU_ASSERT_EQUAL(f.repeats, 0);
-	kit_free(&all);
-}
-
-/* A cluster has few slots, and these databases end together. */
-static void
-end(struct skald_sql *sql)
-{
-	(void)kit_wait(sql,
-		"SELECT count(*) FROM pg_replication_slots WHERE active AND database = "
-		"current_database()",
-		0);
-	kit_drop_slots(sql);
-	skald_sql_close(sql);
-}
-
 static bool
 position_of(const struct kit_record *record, struct skald_position *out)
 {
@@ -77,8 +47,8 @@ polls_then_streams_by_itself(void)
 		"m.snapshot))",
 		0));
 	kit_relay_stop(&r);
-	check_all("enter", (unsigned)(500 + load.added), NULL);
-	end(sql);
+	kit_check("enter", (unsigned)(500 + load.added), 0);
+	kit_end(sql);
 }
 
 /* Epoch, the commit's place in WAL, the row's in its transaction. */
@@ -124,7 +94,7 @@ a_position_is_commit_and_ordinal(void)
 	CU_ASSERT(at[4].point > at[1].point); /* the order of the commits */
 	kit_free(&all);
 	skald_sql_close(other);
-	end(sql);
+	kit_end(sql);
 }
 
 static void
@@ -144,7 +114,6 @@ a_dead_producer_is_replaced_without_a_gap(void)
 {
 	struct skald_sql *sql = pg_open("replaced", SKALD_SQL_TOOL);
 	struct kit_relay r;
-	unsigned repeats;
 
 	CU_ASSERT(kit_relay_start_wal(&r, "replaced", 0));
 	kit_add_numbered(sql, "replaced", 1, 100);
@@ -155,8 +124,8 @@ a_dead_producer_is_replaced_without_a_gap(void)
 	CU_ASSERT(kit_wait_relayed(sql));
 	CU_ASSERT(kit_metric(&r, "skald_relay_rebuilds_total") >= 1);
 	kit_relay_stop(&r);
-	check_all("replaced", 2000, &repeats);
-	end(sql);
+	kit_check("replaced", 2000, KIT_ANY);
+	kit_end(sql);
 }
 
 /* Lost sessions, a lost stream, a stop in the middle of things. */
@@ -166,7 +135,6 @@ trouble_repeats_equal_positions(void)
 	struct skald_sql *sql = pg_open("again", SKALD_SQL_TOOL);
 	struct kit_load load;
 	struct kit_relay r;
-	unsigned repeats;
 
 	kit_load_start(&load, "again", 1);
 	CU_ASSERT(kit_relay_start_wal(&r, "again", 0));
@@ -184,8 +152,8 @@ trouble_repeats_equal_positions(void)
 	CHECK_TEXT(pg_text(sql, "SELECT mode FROM skald.relay"), "wal");
 	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_left_wal_total"), 0);
 	kit_relay_stop(&r);
-	check_all("again", (unsigned)load.added, &repeats);
-	end(sql);
+	kit_check("again", (unsigned)load.added, KIT_ANY);
+	kit_end(sql);
 }
 
 /* One transaction that is larger than the queue, the window and one chunk: who is told to
@@ -208,7 +176,7 @@ a_big_transaction_is_finished_by_a_stop(void)
 	CU_ASSERT(kit_relay_start_wal(&r, "large", 0));
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_relay_stop(&r);
-	check_all("large", 30000, NULL);
+	kit_check("large", 30000, 0);
 	all = kit_read("large");
 	for (unsigned i = 0; i < all.count; i++) {
 		CU_ASSERT(position_of(&all.items[i], &at));
@@ -217,7 +185,7 @@ a_big_transaction_is_finished_by_a_stop(void)
 		CU_ASSERT_EQUAL(at.ordinal + 1, strtol(all.items[i].value, NULL, 10));
 	}
 	kit_free(&all);
-	end(sql);
+	kit_end(sql);
 }
 
 /* The position that is written down is never one inside a transaction under way, however long
@@ -252,7 +220,7 @@ the_position_stays_before_a_big_transaction(void)
 		"'%.' || lpad(to_hex(149999), 8, '0')",
 		1));
 	kit_relay_stop(&r);
-	end(sql);
+	kit_end(sql);
 }
 
 static void
@@ -260,7 +228,6 @@ restart(const char *how)
 {
 	struct skald_sql *sql = pg_open(how, SKALD_SQL_TOOL);
 	struct kit_relay r;
-	unsigned repeats;
 
 	CU_ASSERT(kit_relay_start_wal(&r, how, 0));
 	for (int i = 0; i < 50; i++)
@@ -275,8 +242,8 @@ restart(const char *how)
 	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_left_wal_total"), 0);
 	CHECK_TEXT(pg_text(sql, "SELECT mode FROM skald.relay"), "wal");
 	kit_relay_stop(&r);
-	check_all(how, 5500, &repeats);
-	end(sql);
+	kit_check(how, 5500, KIT_ANY);
+	kit_end(sql);
 }
 
 static void
@@ -308,8 +275,8 @@ the_ring_is_emptied(void)
 	kit_load_stop(&load);
 	CU_ASSERT(kit_wait(sql, "SELECT count(*) FROM skald.outbox", 0));
 	kit_relay_stop(&r);
-	check_all("emptied", (unsigned)load.added, NULL);
-	end(sql);
+	kit_check("emptied", (unsigned)load.added, 0);
+	kit_end(sql);
 }
 
 /* --- another epoch ------------------------------------------------------------------------ */
@@ -372,12 +339,12 @@ epochs(const char *name, bool is_wal)
 	CU_ASSERT(kit_wait_relayed(sql));
 	CU_ASSERT(epoch >= first + 4);
 	kit_relay_stop(&r);
-	check_all(name, (unsigned)load.added, NULL);
+	kit_check(name, (unsigned)load.added, 0);
 	all = kit_read(name);
 	CU_ASSERT_EQUAL(split(&all, &span), 0);
 	CU_ASSERT(span >= 3);
 	kit_free(&all);
-	end(sql);
+	kit_end(sql);
 }
 
 static void
@@ -406,7 +373,7 @@ an_idle_stream_notices_a_wanted_epoch(void)
 	pg_exec(sql, "UPDATE skald.relay SET epoch_wanted = true");
 	CU_ASSERT(kit_wait(sql, "SELECT epoch_wanted::int FROM skald.relay", 0));
 	kit_relay_stop(&r);
-	end(sql);
+	kit_end(sql);
 }
 
 /* --- another leader ----------------------------------------------------------------------- */
@@ -450,7 +417,6 @@ another_takes_over_from_one_that_hangs(void)
 	struct skald_sql *sql = pg_open("hangs", SKALD_SQL_TOOL);
 	struct kit_relay a, b;
 	struct kit_load load;
-	unsigned repeats;
 	int64_t took_ms;
 	char pids[200];
 
@@ -476,8 +442,8 @@ another_takes_over_from_one_that_hangs(void)
 	printf(") ");
 	kit_relay_stop(&a);
 	kit_relay_stop(&b);
-	check_all("hangs", (unsigned)load.added, &repeats);
-	end(sql);
+	kit_check("hangs", (unsigned)load.added, KIT_ANY);
+	kit_end(sql);
 }
 
 /* Handed over in order: nothing repeats. */
@@ -508,8 +474,8 @@ another_takes_over_from_one_that_stops(void)
 				"(SELECT 'skald_' || stream FROM skald.relay)"),
 		pg_text(sql, slot_name));
 	kit_relay_stop(&b);
-	check_all("stops", (unsigned)load.added, NULL);
-	end(sql);
+	kit_check("stops", (unsigned)load.added, 0);
+	kit_end(sql);
 }
 
 int

@@ -42,41 +42,6 @@ slots(struct skald_sql *sql)
 			   "current_database()");
 }
 
-/* A cluster has few slots, and these databases end together. */
-static void
-end(struct skald_sql *sql)
-{
-	(void)kit_wait(sql,
-		"SELECT count(*) FROM pg_replication_slots WHERE active AND database = "
-		"current_database()",
-		0);
-	kit_drop_slots(sql);
-	skald_sql_close(sql);
-}
-
-struct counts {
-	struct kit_findings found;
-	unsigned recovered; /* flagged */
-};
-
-static struct counts
-look(const char *topic)
-{
-	struct kit_records all = kit_read(topic);
-	struct counts c = { .found = kit_inspect(&all) };
-
-	for (unsigned i = 0; i < all.count; i++)
-		c.recovered += kit_header_count(&all.items[i], "ce_recovered");
-	printf("(%u messages, %u repeats, %u of catch-ups) ", c.found.messages,
-		c.found.repeats, c.recovered);
-	CU_ASSERT_EQUAL(c.found.repeats, 0);
-	CU_ASSERT_EQUAL(c.found.moved, 0);
-	CU_ASSERT_EQUAL(c.found.fallen, 0);
-	CU_ASSERT_EQUAL(c.found.inverted, 0);
-	kit_free(&all);
-	return c;
-}
-
 /* --- a slot that is gone ------------------------------------------------------------------- */
 
 static void
@@ -85,7 +50,7 @@ a_dropped_slot_is_caught_up_with_and_made_again(void)
 	struct skald_sql *sql = pg_open("dropped", SKALD_SQL_TOOL);
 	struct kit_load load[3];
 	struct kit_relay r;
-	struct counts c;
+	struct kit_findings f;
 	unsigned added = 0;
 
 	CU_ASSERT(kit_relay_start_wal(&r, "dropped", 0));
@@ -105,10 +70,9 @@ a_dropped_slot_is_caught_up_with_and_made_again(void)
 	CU_ASSERT(
 		pg_int(sql, "SELECT (recover_from IS NULL)::int FROM skald.relay") == 1);
 	kit_relay_stop(&r);
-	c = look("dropped");
-	CU_ASSERT_EQUAL(c.found.messages, added);
-	CU_ASSERT(c.recovered > 0);
-	end(sql);
+	f = kit_check("dropped", added, 0);
+	CU_ASSERT(f.recovered > 0);
+	kit_end(sql);
 }
 
 /* Nobody was there to see it. */
@@ -117,7 +81,7 @@ a_slot_dropped_while_nobody_leads(void)
 {
 	struct skald_sql *sql = pg_open("absent", SKALD_SQL_TOOL);
 	struct kit_relay r;
-	struct counts c;
+	struct kit_findings f;
 
 	CU_ASSERT(kit_relay_start_wal(&r, "absent", 0));
 	kit_add_numbered(sql, "absent", 1, 3000);
@@ -132,10 +96,9 @@ a_slot_dropped_while_nobody_leads(void)
 	CU_ASSERT(kit_wait_relayed(sql));
 	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_catchups_total"), 1);
 	kit_relay_stop(&r);
-	c = look("absent");
-	CU_ASSERT_EQUAL(c.found.messages, 4000);
-	CU_ASSERT(c.recovered >= 1000);
-	end(sql);
+	f = kit_check("absent", 4000, 0);
+	CU_ASSERT(f.recovered >= 1000);
+	kit_end(sql);
 }
 
 /* Kafka is away, WAL is held: the slot is given up, and comes back. */
@@ -144,7 +107,6 @@ a_slot_that_holds_too_much_is_shed(void)
 {
 	struct skald_sql *sql = pg_open("shed", SKALD_SQL_TOOL);
 	struct kit_relay r;
-	struct counts c;
 
 	kit_ways.slot_limit_bytes = 8 << 20;
 	CU_ASSERT(kit_relay_start_wal(&r, "shed", 0));
@@ -167,9 +129,8 @@ a_slot_that_holds_too_much_is_shed(void)
 	kit_add_numbered(sql, "shed", 301, 400);
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_relay_stop(&r);
-	c = look("shed");
-	CU_ASSERT_EQUAL(c.found.messages, 400);
-	end(sql);
+	kit_check("shed", 400, 0);
+	kit_end(sql);
 }
 
 static void
@@ -177,7 +138,6 @@ poll_wanted_again_drops_the_slot(void)
 {
 	struct skald_sql *sql = pg_open("wanted", SKALD_SQL_TOOL);
 	struct kit_relay r;
-	struct counts c;
 
 	CU_ASSERT(kit_relay_start_wal(&r, "wanted", 0));
 	kit_add_numbered(sql, "wanted", 1, 500);
@@ -192,9 +152,8 @@ poll_wanted_again_drops_the_slot(void)
 	kit_add_numbered(sql, "wanted", 601, 700);
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_relay_stop(&r);
-	c = look("wanted");
-	CU_ASSERT_EQUAL(c.found.messages, 700);
-	end(sql);
+	kit_check("wanted", 700, 0);
+	kit_end(sql);
 }
 
 /* --- not possible --------------------------------------------------------------------------- */
@@ -241,7 +200,7 @@ impossible(const char *name, const char *why)
 	CU_ASSERT_EQUAL(count_in(path, "mode wal is not possible"), 1);
 	CU_ASSERT_EQUAL(slots(sql), 0);
 	CHECK_TEXT(pg_text(sql, "SELECT mode FROM skald.relay"), "poll");
-	CU_ASSERT_EQUAL(look(name).found.messages, 200);
+	kit_check(name, 200, 0);
 	(void)close(fd);
 	(void)close(saved);
 	(void)unlink(path);
@@ -306,7 +265,7 @@ a_producer_dies_while_a_slot_is_made(void)
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_streaming", 1));
 	kit_relay_stop(&r);
 	skald_sql_close(other);
-	end(sql);
+	kit_end(sql);
 }
 
 /* Or the session that makes it is ended: another is made by itself. */
@@ -330,9 +289,9 @@ the_session_that_makes_a_slot_is_ended(void)
 	pg_exec(other, "COMMIT");
 	CU_ASSERT(wait_streaming(&r));
 	kit_relay_stop(&r);
-	CU_ASSERT_EQUAL(look("ended").found.messages, 100);
+	kit_check("ended", 100, 0);
 	skald_sql_close(other);
-	end(sql);
+	kit_end(sql);
 }
 
 /* --- a commit that is seen late ----------------------------------------------------------- */
@@ -398,11 +357,11 @@ a_commit_below_the_slot_is_waited_for(void)
 	kit_add_numbered(sql, "late", 2, 2);
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 2));
 	kit_relay_stop(&r);
-	CU_ASSERT_EQUAL(look("late").found.messages, 2);
+	kit_check("late", 2, 0);
 	skald_sql_close(first);
 	skald_sql_close(second);
 	skald_sql_close(late);
-	end(sql);
+	kit_end(sql);
 }
 
 /* --- the gate -------------------------------------------------------------------------------- */
@@ -425,7 +384,7 @@ gate(const char *name, bool is_wal)
 	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_published_total"), 0);
 	r.drain_ms = 100;
 	kit_relay_stop(&r);
-	CU_ASSERT_EQUAL(look(name).found.messages, 0);
+	kit_check(name, 0, 0);
 	/* without it they go */
 	if (is_wal)
 		CU_ASSERT(kit_relay_start_wal(&r, name, 0));
@@ -433,8 +392,8 @@ gate(const char *name, bool is_wal)
 		kit_relay_start(&r, name, 0);
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_relay_stop(&r);
-	CU_ASSERT_EQUAL(look(name).found.messages, 50);
-	end(sql);
+	kit_check(name, 50, 0);
+	kit_end(sql);
 }
 
 static void
