@@ -29,7 +29,7 @@
 #define STEP_MS      100 /* the lease is renewed between two steps */
 #define SETTLE_MS    1000 /* a request of a producer that is gone may still be handled */
 #define ASK_MS       1000
-#define STALL_MS     3000 /* nothing for so long: ask for it again */
+#define STALL_MS     3000 /* no record for so long: is there one? */
 #define TAKE_RECORDS 2000
 #define FOUND_ROOM   4096
 
@@ -243,24 +243,23 @@ move_on(struct skald_relay *r, struct skald_err *err)
 	return SKALD_OK;
 }
 
-/* Nothing for a while. A partition can have become shorter: an election that was not clean. */
+/*
+ * Nothing for a while: a slow network, or the partition has become shorter than it was (an
+ * election that was not clean), and its end will not be met.
+ */
 static enum skald_rc
-break_silence(struct skald_relay *r, struct skald_err *err)
+look_for_end(struct skald_relay *r, struct skald_err *err)
 {
 	struct skald__recover *c = &r->recover;
-	struct skald_kafka_partition place = { topic_of(c), c->partition, c->at };
 	int64_t low = 0, high = 0;
 	enum skald_rc rc;
 
 	c->idle_since_ms = skald_mono_ms();
 	rc = skald_topic_offsets(r->publisher.cluster, topic_of(c), c->partition, ASK_MS,
 		&low, &high, err);
-	if (rc)
-		return rc;
-	if (high < c->end)
+	if (!rc && high < c->end)
 		c->end = high;
-	return c->at < c->end ? skald_kafka_consumer_assign(c->reader, &place, 1, err)
-			      : SKALD_OK;
+	return rc;
 }
 
 static enum skald_rc
@@ -296,7 +295,7 @@ read_some(struct skald_relay *r, struct skald_err *err)
 	if (skald_kafka_consumer_met_end(c->reader, topic_of(c), c->partition) >= c->end)
 		c->at = c->end;
 	if (!rc && c->at < c->end && skald_mono_ms() - c->idle_since_ms > STALL_MS)
-		rc = break_silence(r, err);
+		rc = look_for_end(r, err);
 	return rc;
 }
 

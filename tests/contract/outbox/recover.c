@@ -12,6 +12,9 @@
 #include "tests/contract/outbox/kit.h"
 #include "tests/support/check.h"
 
+#define AWAY_AFTER_MS 1020 /* a catch-up begins to read a second after it began */
+#define AWAY_MS       4500
+
 struct past {
 	char snapshot[2000];
 	char position[64];
@@ -315,6 +318,34 @@ an_interrupted_catch_up_sends_nothing_twice(void)
 	skald_sql_close(sql);
 }
 
+/* Kafka goes away while the tails are read, for longer than silence lasts without a question:
+   what was not read yet is read when it is back. */
+static void
+an_outage_in_the_middle_hides_nothing(void)
+{
+	struct skald_sql *sql = pg_open("outage", SKALD_SQL_TOOL);
+	struct kit_relay r;
+	struct past past;
+
+	publish(sql, "outage", 1, 100);
+	past = remember(sql);
+	publish(sql, "outage", 101, 6000);
+	forget(sql, &past);
+	kit_add_numbered(sql, "outage", 6001, 6010);
+	kit_relay_start(&r, "outage", 0);
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_catchups_total", 1));
+	(void)usleep(AWAY_AFTER_MS * 1000);
+	kit_broker_set_up(false);
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_published_total"), 0); /* in time */
+	(void)usleep(AWAY_MS * 1000);
+	kit_broker_set_up(true);
+	CU_ASSERT(kit_wait_relayed(sql));
+	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_catchup_skipped_total"), 5900);
+	kit_relay_stop(&r);
+	CU_ASSERT_EQUAL(kit_check("outage", 6010, 0).recovered, 10);
+	skald_sql_close(sql);
+}
+
 int
 main(void)
 {
@@ -326,6 +357,7 @@ main(void)
 		CHECK(repetitions_are_one),
 		CHECK(a_topic_that_is_new_holds_nothing),
 		CHECK(an_interrupted_catch_up_sends_nothing_twice),
+		CHECK(an_outage_in_the_middle_hides_nothing),
 	};
 
 	return check_main("contract.outbox.recover", cases, CHECK_COUNT(cases));
