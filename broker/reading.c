@@ -237,14 +237,6 @@ skald_kafka_consumer_offsets(struct skald_kafka_consumer *consumer, const char *
 	int32_t partition, int64_t timeout_ms, int64_t *lo, int64_t *hi,
 	struct skald_err *err)
 {
-	int64_t first = 0, next = 0;
-	rd_kafka_resp_err_t code = rd_kafka_query_watermark_offsets(
-		consumer->rk, topic, partition, &first, &next, (int)timeout_ms);
-
-	if (code)
-		return skald__kafka_fail(err, code,
-			"could not ask for the offsets of %s/%d", topic, (int)partition);
-	*lo = first;
-	*hi = next;
-	return SKALD_OK;
+	return skald__ask_offsets(
+		consumer->rk, topic, partition, timeout_ms, lo, hi, err);
 }

@@ -16,6 +16,7 @@
 #include "outbox/own.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,7 @@
 #define SETTLE_MS    1000 /* a request of a producer that is gone may still be handled */
 #define ASK_MS       1000
 #define STALL_MS     3000 /* no record for so long: is there one? */
+#define REST_MS      10
 #define TAKE_RECORDS 2000
 #define FOUND_ROOM   4096
 
@@ -262,6 +264,14 @@ look_for_end(struct skald_relay *r, struct skald_err *err)
 	return rc;
 }
 
+static void
+rest(struct skald__recover *c)
+{
+	struct pollfd fd = { .fd = skald_kafka_consumer_fd(c->reader), .events = POLLIN };
+
+	(void)poll(&fd, 1, REST_MS);
+}
+
 static enum skald_rc
 read_some(struct skald_relay *r, struct skald_err *err)
 {
@@ -291,6 +301,8 @@ read_some(struct skald_relay *r, struct skald_err *err)
 		c->at = record->offset + 1;
 		c->idle_since_ms = skald_mono_ms();
 	}
+	if (!rc && skald_kafka_records_count(records) == 0)
+		rest(c);
 	skald_kafka_records_free(records);
 	if (skald_kafka_consumer_met_end(c->reader, topic_of(c), c->partition) >= c->end)
 		c->at = c->end;

@@ -430,13 +430,14 @@ shares_with_a_second(void)
 	skald_kafka_consumer_close(a.consumer);
 }
 
-/* The broker is gone: told as not connected, and the end is still bounded. */
+/* The broker is gone: told as not connected; questions and the end are still bounded. */
 static void
 closes_without_a_broker(void)
 {
 	struct member m = { .start = { 0, 0, 0, 0 } };
 	const char *topic = kit_topic(&mock, PARTS);
-	int64_t began_ms, until_ms;
+	struct skald_err err = SKALD_ERR_INIT;
+	int64_t began_ms, until_ms, lo = 0, hi = 0;
 
 	fill(topic, 10);
 	CU_ASSERT_FATAL(join(&m, topic, "g-gone"));
@@ -448,6 +449,11 @@ closes_without_a_broker(void)
 		turn(&m, 10);
 	CU_ASSERT_FALSE(skald_kafka_consumer_is_connected(m.consumer));
 	CU_ASSERT_EQUAL(m.stops, 0); /* an outage stops nothing */
+	began_ms = skald_mono_ms();
+	CU_ASSERT_EQUAL(
+		skald_kafka_consumer_offsets(m.consumer, topic, 0, 1000, &lo, &hi, &err),
+		SKALD_RETRY);
+	CU_ASSERT(skald_mono_ms() - began_ms < 9000);
 	began_ms = skald_mono_ms();
 	skald_kafka_consumer_close(m.consumer);
 	CU_ASSERT(skald_mono_ms() - began_ms < 9000);
