@@ -77,8 +77,10 @@ class Flags(unittest.TestCase):
                     "poll_min")
         self.refuse(kafka + ["--set", "source.pay.poll_max=1s"], "source.pay.url")
         self.refuse(kafka + ["--set", "source.main.url=postgresql:///x"], "[source.main]")
-        self.refuse(kafka + ["--set", "database.url=postgresql://x@[oops"], "source main")
-        self.refuse(kafka + ["--set", "database.url=host=x nonsense=y"], "source main")
+        for url in ("postgresql://x@[oops", "host=x nonsense=y"):
+            wrong = kafka + ["--set", "database.url=" + url, "--roles"]
+            self.refuse(wrong + ["relay"], "source main")
+            self.refuse(wrong + ["orchestrator"], '"could not start","error":"url: ')
         self.refuse(["--roles", "dev-broker", "--set", "dev_broker.listen=10.0.0.1:0"],
                     "dev_broker.listen")
         self.refuse(["--config", "/nonexistent/skald.conf"], "/nonexistent/skald.conf")
