@@ -323,7 +323,7 @@ on_assigned(struct skald_kafka_consumer *c, const rd_kafka_topic_partition_list_
 }
 
 enum skald_rc
-skald__consumer_set_parts(struct skald_kafka_consumer *c,
+skald_kafka_consumer_assign(struct skald_kafka_consumer *c,
 	const struct skald_kafka_partition *partitions, unsigned count,
 	struct skald_err *err)
 {

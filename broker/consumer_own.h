@@ -39,11 +39,6 @@ void skald__consumer_rearm(struct skald_kafka_consumer *c);
 /* Say on the log what librdkafka says: once, when it changes, or after a while. */
 void skald__consumer_complain(struct skald_kafka_consumer *c, int code, const char *text);
 
-/* Read exactly these, each from its offset (C1); what was prefetched of others is dropped. */
-SKALD_MUSTUSE enum skald_rc skald__consumer_set_parts(struct skald_kafka_consumer *c,
-	const struct skald_kafka_partition *partitions, unsigned count,
-	struct skald_err *err);
-
 /* --- records.c ---------------------------------------------------------------------------- */
 
 /* A batch with room for so many records; NULL without memory. */

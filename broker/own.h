@@ -62,10 +62,6 @@ struct skald__suspect skald__kafka_props_take_suspect(
 /* --- topics.c ----------------------------------------------------------------------------- */
 
 struct rd_kafka_s *skald__cluster_handle(struct skald_cluster *cluster);
-/* First and next offset of a partition; blocks at most timeout_ms (offsets.c). */
-SKALD_MUSTUSE enum skald_rc skald__ask_offsets(struct rd_kafka_s *rk, const char *topic,
-	int32_t partition, int64_t timeout_ms, int64_t *lo, int64_t *hi,
-	struct skald_err *err);
 
 /* --- client.c ----------------------------------------------------------------------------- */
 

@@ -231,12 +231,3 @@ skald_kafka_consumer_end(
 		return -1;
 	return hi >= 0 ? hi : -1;
 }
-
-enum skald_rc
-skald_kafka_consumer_offsets(struct skald_kafka_consumer *consumer, const char *topic,
-	int32_t partition, int64_t timeout_ms, int64_t *lo, int64_t *hi,
-	struct skald_err *err)
-{
-	return skald__ask_offsets(
-		consumer->rk, topic, partition, timeout_ms, lo, hi, err);
-}

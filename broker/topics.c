@@ -231,13 +231,6 @@ skald_topic_replicas(struct skald_cluster *cluster, const char *topic, int64_t t
 }
 
 enum skald_rc
-skald_topic_offsets(struct skald_cluster *cluster, const char *topic, int32_t partition,
-	int64_t timeout_ms, int64_t *lo, int64_t *hi, struct skald_err *err)
-{
-	return skald__ask_offsets(cluster->rk, topic, partition, timeout_ms, lo, hi, err);
-}
-
-enum skald_rc
 skald_cluster_brokers(struct skald_cluster *cluster, int64_t timeout_ms, unsigned *count,
 	struct skald_err *err)
 {

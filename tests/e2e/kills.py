@@ -34,15 +34,17 @@ GROW = ["topics_after_grow"]
 ALL = (RELAY + RUNNER + OTHERS + ENTER + list(STREAM) + RECOVER + PARK + RELEASE + REBUILD + GROW)
 
 
-def load_until_dead(t, url, topic, first, seconds=60):
-    """Rounds of one transaction each, the next when the last is published, until the relay
-    dies; one more with nobody there. Returns nothing: writers.committed knows."""
+def load_until_dead(t, url, topic, first, seconds=60, is_out=None):
+    """Rounds of one transaction each, the next when the last is published (as the topic's
+    count says, or is_out), until the relay dies; one more with nobody there. Returns nothing:
+    writers.committed knows."""
     end = time.monotonic() + seconds * PATIENCE
     done = 0
     while first.alive and time.monotonic() < end:
         writers.add(t, url, topic, EVENTS, first=done + 1)
         done += EVENTS
-        wait_until(lambda: not first.alive or t.kafka.count(topic) >= done, 30,
+        wait_until(lambda: not first.alive or (
+            is_out() if is_out else t.kafka.count(topic) >= done), 30,
                    "the relay to publish or to die")
     first.wait_killed(1)
     writers.add(t, url, topic, EVENTS, first=done + 1)

@@ -7,6 +7,7 @@ import time
 from skaldtest import check, e2e, psql, wait_until
 from skaldtest.pg import pg_bin
 
+import kills
 import writers
 from appliers import applier
 from relays import (VERSION, by_hand, drop_slot, epoch, lag_rows, relay, settle, slot, slot_state,
@@ -313,16 +314,10 @@ def beside_transactions(t, is_open):
     stranger = Stranger(t, topic)
     first = relay(t, url, "wal", failpoint="stream_after_ack:2")
     stranger.begin()
-    rounds = 0
-    while first.alive:
-        writers.add(t, url, topic, 100, first=1 + 100 * rounds)
-        rounds += 1
-        wait_until(lambda: not first.alive or lag_rows(url) == 0, 30,
-                   "the relay to publish or to die")
-    first.wait_killed(1)
+    # the topic's count ends before an open transaction
+    kills.load_until_dead(t, url, topic, first, is_out=lambda: lag_rows(url) == 0)
     if not is_open:
         stranger.commit()
-    writers.add(t, url, topic, 100, first=1 + 100 * rounds)
     began = time.monotonic()
     second = relay(t, url, "poll")
     wait_acked(url)

@@ -56,6 +56,20 @@ publish(struct skald_sql *sql, const char *name, int from, int to)
 	kit_relay_stop(&r);
 }
 
+/* A database of this name, whose relay has published so many and knows of the first ones. */
+static struct skald_sql *
+open_with_past(const char *name, int known, int published)
+{
+	struct skald_sql *sql = pg_open(name, SKALD_SQL_TOOL);
+	struct past past;
+
+	publish(sql, name, 1, known);
+	past = remember(sql);
+	publish(sql, name, known + 1, published);
+	forget(sql, &past);
+	return sql;
+}
+
 /* Catches up; checks how many rows were found. */
 static void
 catch_up(struct skald_sql *sql, const char *name, int64_t found)
@@ -166,13 +180,8 @@ produce(const char *topic, int32_t partition, int count, const char *stream,
 static void
 what_is_there_is_not_sent_again(void)
 {
-	struct skald_sql *sql = pg_open("tails", SKALD_SQL_TOOL);
-	struct past past;
+	struct skald_sql *sql = open_with_past("tails", 100, 1000);
 
-	publish(sql, "tails", 1, 100);
-	past = remember(sql);
-	publish(sql, "tails", 101, 1000);
-	forget(sql, &past);
 	kit_add_numbered(sql, "tails", 1001, 1100);
 	catch_up(sql, "tails", 900);
 	check("tails", 1100, 0, 100);
@@ -186,13 +195,8 @@ what_is_there_is_not_sent_again(void)
 static void
 without_a_catch_up_it_would_be(void)
 {
-	struct skald_sql *sql = pg_open("control", SKALD_SQL_TOOL);
-	struct past past;
+	struct skald_sql *sql = open_with_past("control", 10, 30);
 
-	publish(sql, "control", 1, 10);
-	past = remember(sql);
-	publish(sql, "control", 11, 30);
-	forget(sql, &past);
 	pg_exec(sql, "UPDATE skald.relay SET recover_from = NULL");
 	publish(sql, "control", 31, 31);
 	check("control", 31, 20, 0);
@@ -279,13 +283,8 @@ repetitions_are_one(void)
 static void
 a_topic_that_is_new_holds_nothing(void)
 {
-	struct skald_sql *sql = pg_open("newer", SKALD_SQL_TOOL);
-	struct past past;
+	struct skald_sql *sql = open_with_past("newer", 20, 40);
 
-	publish(sql, "newer", 1, 20);
-	past = remember(sql);
-	publish(sql, "newer", 21, 40);
-	forget(sql, &past);
 	kit_make_topic("empty");
 	kit_add_numbered(sql, "empty", 1, 5);
 	catch_up(sql, "newer", 20);
@@ -298,14 +297,9 @@ a_topic_that_is_new_holds_nothing(void)
 static void
 an_interrupted_catch_up_sends_nothing_twice(void)
 {
-	struct skald_sql *sql = pg_open("halfway", SKALD_SQL_TOOL);
+	struct skald_sql *sql = open_with_past("halfway", 20, 1500);
 	struct kit_relay r;
-	struct past past;
 
-	publish(sql, "halfway", 1, 20);
-	past = remember(sql);
-	publish(sql, "halfway", 21, 1500);
-	forget(sql, &past);
 	kit_add_numbered(sql, "halfway", 1501, 6000);
 	kit_relay_start(&r, "halfway", 0);
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 2000));
@@ -323,14 +317,9 @@ an_interrupted_catch_up_sends_nothing_twice(void)
 static void
 an_outage_in_the_middle_hides_nothing(void)
 {
-	struct skald_sql *sql = pg_open("outage", SKALD_SQL_TOOL);
+	struct skald_sql *sql = open_with_past("outage", 100, 6000);
 	struct kit_relay r;
-	struct past past;
 
-	publish(sql, "outage", 1, 100);
-	past = remember(sql);
-	publish(sql, "outage", 101, 6000);
-	forget(sql, &past);
 	kit_add_numbered(sql, "outage", 6001, 6010);
 	kit_relay_start(&r, "outage", 0);
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_catchups_total", 1));
