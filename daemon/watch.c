@@ -33,24 +33,23 @@ struct skald__watch {
 	char trouble[240];
 };
 
+/* Said first: whoever sees the state finds it in the log. */
 static void
 note(struct skald__watch *kafka, const struct skald_err *err)
 {
-	bool was_there;
-	bool was_missed;
+	bool was_there = kafka->is_there; /* nobody else writes them */
+	bool was_missed = kafka->trouble[0] != '\0';
 
+	if (err && (was_there || !was_missed))
+		skald_log_err(SKALD_LOG_WARN, err, "Kafka does not answer");
+	else if (!err && was_missed)
+		skald_log(SKALD_LOG_INFO, "Kafka answers");
 	pthread_mutex_lock(&kafka->lock);
-	was_there = kafka->is_there;
-	was_missed = kafka->trouble[0] != '\0';
 	kafka->is_there = err == NULL;
 	kafka->progress_at_ms = skald_mono_ms();
 	(void)snprintf(
 		kafka->trouble, sizeof(kafka->trouble), "%s", err ? err->text : "");
 	pthread_mutex_unlock(&kafka->lock);
-	if (err && (was_there || !was_missed))
-		skald_log_err(SKALD_LOG_WARN, err, "Kafka does not answer");
-	else if (!err && was_missed)
-		skald_log(SKALD_LOG_INFO, "Kafka answers");
 }
 
 static void *
