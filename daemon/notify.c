@@ -62,8 +62,9 @@ skald__notify_send(const struct skald__notify *notify, const char *text)
 
 	if (notify->fd < 0)
 		return;
-	/* Lost is lost: systemd restarts us if it hears nothing, which is what it is for. */
-	sent = sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL,
+	/* Lost is lost: systemd restarts us if it hears nothing, which is what it is for.
+	   And whoever does not read what it asked for must not hold us up. */
+	sent = sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
 		(const struct sockaddr *)&notify->addr, notify->addr_bytes);
 	(void)sent;
 }

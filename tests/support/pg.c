@@ -1,20 +1,19 @@
 #include "tests/support/pg.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <netinet/in.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "tests/support/port.h"
 
 static struct {
 	bool is_made;
@@ -72,21 +71,6 @@ show_log(const char *name)
 		(void)fprintf(stderr, "  %s", line);
 	if (f)
 		(void)fclose(f);
-}
-
-static int
-free_port(void)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET };
-	socklen_t bytes = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) ||
-		getsockname(fd, (struct sockaddr *)&a, &bytes))
-		die("no free port: %s", strerror(errno));
-	(void)close(fd);
-	return ntohs(a.sin_port);
 }
 
 /* $SKALD_PG_BIN, else the newest /usr/lib/postgresql/N/bin. */

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "tests/support/check.h"
+#include "tests/support/port.h"
 
 extern char **environ;
 
@@ -86,22 +87,6 @@ end_server(struct server *s, int keep)
 	close(keep);
 	waitpid(s->pid, &status, 0);
 	return status;
-}
-
-static int
-free_port(void)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET,
-		.sin_addr = { .s_addr = htonl(INADDR_LOOPBACK) } };
-	socklen_t bytes = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM, 0), port = 0;
-
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&a, bytes) == 0 &&
-		getsockname(fd, (struct sockaddr *)&a, &bytes) == 0)
-		port = ntohs(a.sin_port);
-	if (fd >= 0)
-		close(fd);
-	return port;
 }
 
 /* --- tests -------------------------------------------------------------------------------- */
@@ -188,6 +173,7 @@ static void
 answers_without_delay(void)
 {
 	enum { ROUNDS = 50, BURST = 100, PARTS = 4 };
+	static const char *const sets[] = { "kafka.linger.ms=0", NULL };
 	struct skald_kafka_props *props;
 	struct skald_producer *p = NULL;
 	struct kit_reports reports = { 0 };
@@ -198,7 +184,7 @@ answers_without_delay(void)
 	bool full;
 
 	CU_ASSERT_FATAL(spawn_server(&s, 0, &keep));
-	props = kit_props(s.address, NULL);
+	props = kit_props(s.address, sets);
 	CU_ASSERT_PTR_NOT_NULL_FATAL(props);
 	CU_ASSERT_EQUAL_FATAL(skald_producer_create(&p, props, "dev", &err), SKALD_OK);
 	for (unsigned i = 0; i <= ROUNDS; i++) {

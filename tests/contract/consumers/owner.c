@@ -123,7 +123,7 @@ a_stuck_session_of_a_former_owner_is_ended(void)
 	conf.handler = kit_effect;
 	conf.attempts = 1;
 	kit_run(&run, &conf);
-	CU_ASSERT(kit_until(sql, "SELECT count(*) FROM effect WHERE attempt = 1", 1, 10));
+	CU_ASSERT(kit_until(sql, "SELECT count(*) FROM effect WHERE attempt = 1", 1, 30));
 	CHECK_TEXT(kit_wrong_effects(sql), "");
 	CU_ASSERT(skald_sql_exec(zombie, "COMMIT", &err) != SKALD_OK);
 	CU_ASSERT_EQUAL(kit_end_run(&run), SKALD_OK);

@@ -78,11 +78,11 @@ class Life(unittest.TestCase):
         p = self.daemon("skaldd", url, self.broker(), settings={
             "topics.create": "false", "relay.mode": "wal"}).start()
         p.wait_ready(60)
-        wait_until(lambda: self.relay(p)["mode"] == "wal", 30, "the relay to stream")
+        wait_until(lambda: self.relay(p).get("mode") == "wal", 30, "the relay to stream")
         self.assertEqual(self.relay(p)["parked_keys"], 0)
         self.assertNotIn("attention", self.relay(p))
         self.add(url)
-        wait_until(lambda: self.relay(p)["parked_keys"] == 1, 30, "the key to be parked")
+        wait_until(lambda: self.relay(p).get("parked_keys") == 1, 30, "the key to be parked")
         self.assertEqual(self.relay(p)["attention"], "1 key is parked, topic shop.orders does not"
                          " exist: skald outbox parked tells why")
         self.assertEqual(self.readyz(p)[0], 200)
@@ -126,7 +126,8 @@ class Life(unittest.TestCase):
     def test_the_database_goes_and_comes_back(self):
         pg = self.cluster()
         url = self.migrated(pg, "orders")
-        p = self.daemon("skaldd", url, self.broker()).start().wait_ready()
+        p = self.daemon("skaldd", url, self.broker()).start()
+        p.wait_log(r"ready in \d+ ms")  # main knows it, too
         pg.stop("immediate")
         wait_until(lambda: not p.is_ready(), 20, "unreadiness")
         p.wait_log("not ready: relay")  # main looks twice a second: it may miss a short one
@@ -190,7 +191,7 @@ class Life(unittest.TestCase):
         p.wait_log("could not reach the database")
         began = time.monotonic()
         self.assertEqual(p.term(), 0, p.tail())
-        self.assertLess(time.monotonic() - began, 5)
+        self.assertLess(time.monotonic() - began, 10)
 
     def test_the_time_to_drain_is_bounded(self):
         p = self.daemon("skaldd", self.black_hole(), NO_KAFKA,

@@ -9,6 +9,7 @@ where there is room: tests kill processes, never the machine) and SKALD_TEST_PG_
 what initdb made once, to copy.
 """
 
+import errno
 import glob
 import os
 import pwd
@@ -29,10 +30,17 @@ class PgError(OutsideTrouble):
 
 
 def free_port():
-    """A TCP port of 127.0.0.1 that is free now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A TCP port of 127.0.0.1 that is free, and stays it: below the range from which the
+    kernel serves bind(0) and connect() (kafka.sh has 20000 and above)."""
+    while True:
+        port = 10000 + secrets.randbelow(10000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
 
 
 def pg_bin():
