@@ -208,6 +208,9 @@ SKALD_MUSTUSE enum skald_rc skald__wal_enter(
 	struct skald_relay *r, struct skald_err *err);
 void skald__wal_leave(struct skald_relay *r);
 void skald__wal_name_slot(struct skald_relay *r);
+/* Once more, if it was not possible when the relay began to poll. */
+SKALD_MUSTUSE enum skald_rc skald__wal_drop_due(
+	struct skald_relay *r, struct skald_err *err);
 /* A slot that nobody streams from any more holds WAL back: away with it. */
 SKALD_MUSTUSE enum skald_rc skald__wal_drop_slot(
 	struct skald_relay *r, struct skald_err *err);

@@ -1,6 +1,7 @@
 /*
  * ring.c - retention: empties the oldest leaf of the outbox, moves the sequence on
- * when nothing else does, and sweeps what other tables keep for a while only.
+ * when nothing else does, sweeps what other tables keep for a while only, and drops a
+ * slot that could not go before.
  *
  * The lock comes first and the look after it, both inside sql/functions/relay.sql:
  * a transaction that commits between a look and a lock would lose its rows. Until
@@ -151,6 +152,8 @@ skald__ring_turn(struct skald_relay *r, struct skald_err *err)
 		rc = sweep(r, err);
 	if (!rc)
 		rc = skald__park_turn(r, err);
+	if (!rc)
+		rc = skald__wal_drop_due(r, err);
 	if (rc || r->retention_ms <= 0)
 		goto out;
 	rc = find_oldest(r, err);

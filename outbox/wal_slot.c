@@ -205,9 +205,8 @@ skald__wal_name_slot(struct skald_relay *r)
 	(void)snprintf(r->wal.slot, sizeof(r->wal.slot), "skald_%s", r->tick.stream);
 }
 
-/* The walsender that has it may need a moment to see that we are gone. */
-enum skald_rc
-skald__wal_drop_slot(struct skald_relay *r, struct skald_err *err)
+static enum skald_rc
+drop_slot(struct skald_relay *r, int attempts, struct skald_err *err)
 {
 	const struct timespec pause = { .tv_nsec = DROP_PAUSE_MS * 1000000L };
 	struct skald_param name;
@@ -216,7 +215,7 @@ skald__wal_drop_slot(struct skald_relay *r, struct skald_err *err)
 
 	skald__wal_name_slot(r);
 	name = skald_param_text(r->wal.slot);
-	for (int attempt = 0; attempt < DROP_ATTEMPTS && is_there; attempt++) {
+	for (int attempt = 0; attempt < attempts && is_there; attempt++) {
 		struct skald_rows *rows = NULL;
 		bool is_active;
 
@@ -226,11 +225,13 @@ skald__wal_drop_slot(struct skald_relay *r, struct skald_err *err)
 		is_there = skald_rows_count(rows) > 0;
 		is_active = is_there && skald_rows_get(rows, 0, 0).data;
 		skald_rows_free(rows);
-		if (is_active)
+		if (is_active && attempt + 1 < attempts) {
 			nanosleep(&pause, NULL);
-		else if (is_there)
+		} else if (is_there && !is_active) {
 			rc = skald_sql_query(
 				r->guard, sql_drop, &name, 1, false, NULL, err);
+			is_there = rc != SKALD_OK;
+		}
 		if (rc && strcmp(err->code, "55006") != 0)
 			break;
 		rc = SKALD_OK;
@@ -238,9 +239,26 @@ skald__wal_drop_slot(struct skald_relay *r, struct skald_err *err)
 	r->wal.drop_due = is_there;
 	if (rc && skald_sql_is_open(r->guard) && !skald_err_is_conflict(err)) {
 		/* not ours to drop: doctor says what holds WAL back */
+		r->wal.drop_due = false;
 		skald_log_err(SKALD_LOG_WARN, err, "could not drop slot %s source=%s",
 			r->wal.slot, r->source);
 		return SKALD_OK;
 	}
 	return rc;
+}
+
+/* The walsender that has it may need a moment to see that we are gone. */
+enum skald_rc
+skald__wal_drop_slot(struct skald_relay *r, struct skald_err *err)
+{
+	return drop_slot(r, DROP_ATTEMPTS, err);
+}
+
+/* A longer moment: it decodes a large transaction, or its disk hangs. */
+enum skald_rc
+skald__wal_drop_due(struct skald_relay *r, struct skald_err *err)
+{
+	if (!r->wal.drop_due || r->core.is_wal || r->core.slot != SKALD__SLOT_NONE)
+		return SKALD_OK;
+	return drop_slot(r, 1, err);
 }

@@ -28,4 +28,6 @@ def wait_effects(url, count, timeout=60):
 
 
 def consumer_is_done(url):
-    return psql(url, "SELECT coalesce(sum(lag), 0) FROM skald.consumers")[0][0] == "0"
+    """Of every partition the end is known, and reached."""
+    return psql(url, "SELECT count(*) > 0 AND count(lag) = count(*) AND sum(lag) = 0"
+                     " FROM skald.consumers")[0][0] == "t"

@@ -184,7 +184,8 @@ def outage_with_slot_limit(t):
     when Kafka is back everything arrives, once, and the relay streams again by itself."""
     found, k, url, sink, topic, load, daemon = outage(t, "%dMiB" % LIMIT_MB)
     check.require_none(found, "pg_wal")
-    assert slot_state(url) is None and mode_of(url) == "poll", (slot_state(url), mode_of(url))
+    wait_until(lambda: slot_state(url) is None and mode_of(url) == "poll", 20,
+               "the slot to be shed")
     k.restart(1)
     ids = load.committed()
     t.kafka.wait_count(topic, len(ids), timeout=60 + len(ids) / 3000)

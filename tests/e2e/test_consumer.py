@@ -37,6 +37,8 @@ def poison_and_replay(t):
     ids = {int(v): i for i, v in psql(url, "SELECT id, version FROM app.event")}
     good = [i for v, i in ids.items() if v not in bad]
     t.check_effects(good, effects_of(sink))
+    wait_until(lambda: len(psql(sink, "SELECT 1 FROM skald.dead_letters")) >= 7, 30,
+               "the dead letters")
     dead = psql(sink, "SELECT message_id, id FROM skald.dead_letters WHERE state = 'dead'")
     assert sorted(m for m, _ in dead) == sorted(ids[v] for v in bad), dead
     psql(sink, "INSERT INTO public.cured DEFAULT VALUES")
@@ -130,7 +132,7 @@ def topic_recreated(t):
         t.kafka.produce(topic, [(b"k", b"{}", event_headers("new-%d" % n))
                                 for n in range(count)])
         consumer.start()
-        consumer.wait_log("recreated|made again|expired", 30)
+        consumer.wait_log("partition stopped: ", 30)
         wait_until(lambda: psql(sink, "SELECT stopped FROM skald.consumer_partition"
                                       " WHERE stopped IS NOT NULL"), 20, "the stop in the table")
         t.check_effects(["old-%d" % n for n in range(50)], effects_of(sink))
@@ -148,7 +150,7 @@ def topic_recreated_while_running(t):
     wait_effects(sink, 20)
     t.kafka.recreate_topic(topic, partitions=1)
     t.kafka.produce(topic, [(b"k", b"{}", event_headers("new-%d" % n)) for n in range(10)])
-    consumer.wait_log("recreated|made again|expired", 60)
+    consumer.wait_log("partition stopped: ", 60)
     t.check_effects(["old-%d" % n for n in range(20)], effects_of(sink))
     assert consumer.alive
     t.checked(records=30)
@@ -222,6 +224,7 @@ def correlation(t):
     first = [r for r in t.kafka.read_topic(topic) if r.id == ids[0]][0]
     assert (emitted.header("traceparent").split("-")[1]
             == first.header("traceparent").split("-")[1]), "one trace"
+    consumer.wait_log("dead letter.*" + corr)  # said after the commit
     lines = [x for x in consumer.log_text().splitlines() if corr in x]
     assert any("applied message" in x for x in lines), consumer.tail()
     assert any("dead" in x for x in lines), "no log line of the dead letter has the id"

@@ -48,6 +48,12 @@ def release(url):
     psql(url, "SELECT skald.park_release(topic, key) FROM skald.parked_key WHERE kind = 'relay'")
 
 
+def let_out(url, timeout=60):
+    """Every key; asked again, since one that the relay is just trying takes no marker."""
+    wait_until(lambda: (release(url), not parked(url))[1], timeout, "all keys to be let out",
+               every=0.3)
+
+
 def settings_for(**more):
     found = {"topics.create": "false"}
     found.update(more)
@@ -79,6 +85,7 @@ def keys_wait_and_go(t, mode, env=None):
     t.kafka.wait_count(topic, 180, timeout=2)
     t.log("with parked keys 90 more after %.2f s" % (time.monotonic() - began))
     assert daemon.alive and t.kafka.count(topic) == 180
+    wait_until(lambda: parked(url)[(topic, "k3")] == 21, 10, "what follows of k3 to wait, too")
     parked_are_seen(t, url, daemon, topic, never)
     t.kafka.create_topic(late, 2)
     stuck += writers.add(t, url, late, 30, first=31)
@@ -129,13 +136,12 @@ def not_authorised(t, mode):
     t.kafka.wait_count(topic, 100, timeout=5)
     wait_until(lambda: sum(parked(url).values()) == 100, 10, "what follows to wait too")
     reasons = psql(url, "SELECT DISTINCT reason FROM skald.parked")
-    assert len(reasons) == 1 and "uthoriz" in reasons[0][0], reasons
+    assert reasons and all("uthoriz" in r[0] for r in reasons), reasons
     assert t.kafka.count(shut) == 50
     status, body = daemon.http("/readyz")
     assert status == 200, body
     t.kafka.allow_writing(shut)
-    release(url)
-    wait_none_parked(url, 8)
+    let_out(url)
     wait_acked(url)
     t.check_topic(shut, expected=kept, version=VERSION)
     t.check_topic(topic, expected=ids, version=VERSION)
@@ -262,17 +268,18 @@ def kill_parking(t, failpoint, nth, mode):
         daemon = relay(t, url, mode, settings=settings_for())
     wait_parked(url, {(late, "k%d" % k): 20 for k in range(10)})
     t.kafka.wait_count(topic, 200)
-    t.kafka.create_topic(late, 2)
     if not is_parking:
         daemon.kill()
+    t.kafka.create_topic(late, 2)
+    if not is_parking:
         daemon = relay(t, url, mode, failpoint=armed, settings=settings_for())
         release(url)
         stuck += writers.add(t, url, late, 50, first=done + 1)
         daemon.wait_killed(60)
         assert parked(url), "nothing is parked: it died too late"
         daemon = relay(t, url, mode, settings=settings_for())
-    release(url)
     stuck += writers.add(t, url, late, 50, first=done + 51)
+    let_out(url)
     t.kafka.wait_count(late, len(stuck))
     wait_none_parked(url)
     wait_acked(url)
@@ -309,12 +316,13 @@ def kill_rebuild(t, failpoint, mode):
     wait_parked(url, {(topic, "k1"): 5})
     t.kafka.wait_count(topic, 106, timeout=20)
     if mode == "poll":
-        t.skald("outbox", "skip", "--topic", topic, "--reason", "too large", "--yes", url=url)
+        wait_until(lambda: t.skald(
+            "outbox", "skip", "--topic", topic, "--reason", "too large", "--yes", url=url,
+            check=False).returncode == 0, 20, "the skip to be taken", every=0.3)
     else:
         t.kafka.configure_topic(topic, max_message_bytes=200000)
-        release(url)
         ids += large
-    wait_none_parked(url, 90)
+    let_out(url)
     ids += writers.add(t, url, topic, 20, first=112)
     t.kafka.wait_count(topic, len(ids))
     wait_acked(url)
@@ -357,8 +365,9 @@ def batches(directory, topic):
 
 def statements(pg, url):
     """What PostgreSQL counted of the relay's sessions in this database: all statements, those
-    of looks for work (a look is two), those that look after parked keys. This test's own name
-    app.event or beside."""
+    of looks for work (a look is two), those that look after parked keys. What the clock alone
+    asks for (the lease, the ring every 10 s) is no message's and falls into the one side's
+    round or the other's; this test's own name app.event or beside."""
     return tuple(int(x) for x in pg.sql("""
         SELECT coalesce(sum(calls), 0),
             coalesce(sum(calls) FILTER (WHERE query LIKE '%%relay_turn%%'
@@ -366,7 +375,8 @@ def statements(pg, url):
             coalesce(sum(calls) FILTER (WHERE query LIKE '%%relay_park_turn%%'), 0)
         FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
         WHERE d.datname = '%s' AND query NOT LIKE '%%app.event%%'
-            AND query NOT LIKE '%%beside%%'""" % url.rsplit("/", 1)[1])[0])
+            AND query NOT LIKE '%%beside%%'
+            AND query !~ 'skald[.](lease|relay_(tidy|sweep|ring_))'""" % url.rsplit("/", 1)[1])[0])
 
 
 class Side:
@@ -397,7 +407,8 @@ class Side:
         self.daemon.wait_ready()
         self.conn = t.connect(self.url)
         self.n = 0
-        self.figures = {"statements": [], "requests": [], "p99": []}
+        self.figures = {"statements": [], "requests": []}
+        self.delays = []
 
     def add(self):
         self.n += 1
@@ -415,20 +426,20 @@ class Side:
         return (calls - idle - park_turns, batches(directory, self.topic), self.n, park_turns,
                 time.monotonic())
 
-    def note(self, before, after, p99):
+    def note(self, before, after, delays):
         count = after[2] - before[2]
         assert after[3] - before[3] <= (after[4] - before[4]) * 1.1 + 1, "looks at parked keys"
         self.figures["statements"].append((after[0] - before[0]) / count)
         self.figures["requests"].append((after[1] - before[1]) / count)
-        self.figures["p99"].append(p99)
+        self.delays += delays
 
 
 def delays_ms(records):
     """From the row's insertion (ce_time) to the broker's own time stamp."""
     from datetime import datetime
 
-    return sorted(r.timestamp_ms - datetime.fromisoformat(
-        r.header("ce_time").replace("Z", "+00:00")).timestamp() * 1000 for r in records)
+    return [r.timestamp_ms - datetime.fromisoformat(
+        r.header("ce_time").replace("Z", "+00:00")).timestamp() * 1000 for r in records]
 
 
 def round_trip(sides, reader, order):
@@ -447,8 +458,8 @@ def round_trip(sides, reader, order):
 
 def cost_for_others(t, mode):
     """Statements and produce requests per message of the other keys, with three keys parked
-    and without, within 2 %, p99 within 2x: the same load on both at the same time, in rounds
-    whose medians are compared."""
+    and without, within 2 % (of rounds the medians), p99 within 2x (over all rounds): the same
+    load on both at the same time."""
     from confluent_kafka import TopicPartition
 
     k = t.private_kafka()
@@ -465,10 +476,11 @@ def cost_for_others(t, mode):
         for s, b in zip(sides, before):
             if round_number:  # the first one warms up
                 last = t.kafka.read_topic(s.topic)[-ROUND_EVENTS:]
-                s.note(b, s.look(k.data_dir()), delays_ms(last)[int(ROUND_EVENTS * 0.99)])
+                s.note(b, s.look(k.data_dir()), delays_ms(last))
     assert len(parked(sides[1].url)) == 3 and not parked(sides[0].url)
-    for what, limit in (("statements", 1.02), ("requests", 1.02), ("p99", 2.0)):
-        compare(t, mode, sides, what, limit)
+    for what in ("statements", "requests"):
+        compare(t, mode, sides, what, 1.02)
+    compare_p99(t, mode, sides, 2.0)
     for s in sides:
         t.check_topic(s.topic, expected=writers.committed(s.url), version=VERSION)
 
@@ -481,12 +493,16 @@ def compare(t, mode, sides, what, limit):
           " %.3f (limit %.2f), of each %s" % (
               mode, what, a, b, ROUNDS, ROUND_EVENTS, ratio, limit,
               " ".join("%.3f" % (y / x) for x, y in pairs)))
-    if what == "p99":
-        assert ratio <= limit, (what, a, b)
-    else:
-        assert 1 / limit <= ratio <= limit or abs(b - a) < A_FIFTIETH, (what, a, b)
+    assert 1 / limit <= ratio <= limit or abs(b - a) < A_FIFTIETH, (what, a, b)
+
+
+def compare_p99(t, mode, sides, limit):
+    a, b = (sorted(s.delays)[int(len(s.delays) * 0.99)] for s in sides)
+    t.log("%s: p99 without %.1f ms, with parked keys %.1f ms, of %d each (limit %.1fx)" % (
+        mode, a, b, len(sides[0].delays), limit))
+    assert b <= a * limit, (a, b)
 
 
 for _mode in MODES:
     e2e("e2e.parked.cost_for_others." + _mode, records=2 * ROUNDS * ROUND_EVENTS, kafka=False,
-        timeout=300)(lambda t, m=_mode: cost_for_others(t, m))
+        timeout=300, alone=True)(lambda t, m=_mode: cost_for_others(t, m))

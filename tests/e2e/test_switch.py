@@ -119,3 +119,34 @@ def not_possible(t):
     writers.add(t, url, topic, 100, first=101)
     records = settle(t, url, None, topic, writers.committed(url))
     assert check.repetitions(records) == 0
+
+
+@e2e("e2e.switch.walsender_hangs", records=200)
+def walsender_hangs(t):
+    """poll is wanted while the walsender does not move (a disk that hangs, a large transaction
+    it decodes): the slot cannot be dropped then, and goes by itself once it can."""
+    url = t.database()
+    topic = t.topic("hangs", partitions=1)
+    path = os.path.join(t.dir, "skaldd.conf")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("[relay]\nmode = wal\n")
+    daemon = t.skaldd(url, env={"SKALD_CONFIG": path})
+    wait_streaming(url)
+    writers.add(t, url, topic, 100)
+    t.kafka.wait_count(topic, 100)
+    walsender = int(psql(url, "SELECT active_pid FROM pg_replication_slots WHERE database ="
+                              " current_database()")[0][0])
+    os.kill(walsender, signal.SIGSTOP)
+    try:
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("[relay]\nmode = poll\n")
+        daemon.signal(signal.SIGHUP)
+        wait_mode(url, "poll")
+        writers.add(t, url, topic, 100, first=101)
+        t.kafka.wait_count(topic, 200)
+        assert slot_state(url), "it was dropped under its walsender: nothing was proved"
+    finally:
+        os.kill(walsender, signal.SIGCONT)
+    wait_until(lambda: slot_state(url) is None, 30, "the slot to be gone")
+    settle(t, url, None, topic, writers.committed(url), recovered=True)
+    assert daemon.alive

@@ -12,6 +12,10 @@ from appliers import (VERSION, applier, consumer_is_done, effect_order, effects_
 from relays import MODES, relay, wait_acked
 
 
+def term(url):
+    return int(psql(url, "SELECT term FROM skald.lease WHERE kind = 'relay'")[0][0])
+
+
 def leader(url):
     """Owner of the relay's lease."""
     rows = psql(url, "SELECT owner FROM skald.lease WHERE kind = 'relay'"
@@ -20,24 +24,25 @@ def leader(url):
 
 
 def relay_stopped(t, mode, stopped_s):
-    """SIGSTOP of the leading relay for 10 s under load: the other publishes within 3 s, and
-    after SIGCONT the first brings nothing new, only repetitions."""
+    """SIGSTOP of the leading relay for 10 s under load: the other publishes once the lease has
+    ended (2 s, looked at four times a second), and after SIGCONT the first brings nothing new,
+    only repetitions."""
     url = t.database()
     topic = t.topic("zombie", partitions=3)
     relays = [relay(t, url, mode, name="a"), relay(t, url, mode, name="b")]
     load = writers.Writers(t, url, topic, clients=4, rate=150).start()
     t.kafka.wait_count(topic, 300)
-    owner = leader(url)
+    owner, old_term = leader(url), term(url)
     first = next(r for r in relays if (":%d:" % r.pid) in owner)
     second = next(r for r in relays if r is not first)
     first.freeze()
     frozen = time.monotonic()
-    wait_until(lambda: leader(url) not in (None, owner), 3, "another leader")
+    wait_until(lambda: leader(url) not in (None, owner), 5, "another leader")
     before = t.kafka.count(topic)
-    wait_until(lambda: t.kafka.count(topic) > before, 3, "the other to publish")
+    wait_until(lambda: t.kafka.count(topic) > before, 5, "the other to publish")
     gap = time.monotonic() - frozen
     t.log("the other published %.2f s after the stop" % gap)
-    assert gap <= 3 * PATIENCE, gap
+    assert gap <= 5 * PATIENCE, gap
     wait_until(lambda: time.monotonic() - frozen > stopped_s, stopped_s + 1,
                "the time of the stop to be over", every=0.5)
     first.thaw()
@@ -46,7 +51,7 @@ def relay_stopped(t, mode, stopped_s):
     ids = load.committed()
     t.kafka.wait_count(topic, len(ids))
     wait_acked(url)
-    assert leader(url) != owner, "the zombie leads again without a new term"
+    assert term(url) > old_term, "the zombie leads again without a new term"
     second.term()
     assert first.alive
     wait_until(lambda: leader(url), 5, "the first one to lead again, with a term of its own")
@@ -83,7 +88,7 @@ for _mode in MODES:
 @e2e("e2e.takeover.consumer_stopped", records=400, effects=400, alone=True)
 def consumer_stopped(t):
     """SIGSTOP of a consumer for 10 s under load: the other applies its partitions within the
-    session time-out and 3 s; no effect twice after SIGCONT."""
+    session time-out, a heartbeat and a rejoining; no effect twice after SIGCONT."""
     session_s = 6
     url, sink = t.database(), t.database()
     topic = t.topic("zombie", partitions=4)
@@ -107,13 +112,13 @@ def consumer_stopped(t):
         return len(psql(sink, "SELECT DISTINCT partition FROM skald.consumers WHERE owner LIKE"
                               " '%%:%d:%%'" % two.pid)) == 4
 
-    wait_until(all_partitions_move, session_s + 3, "the other to own every partition")
+    wait_until(all_partitions_move, session_s + 6, "the other to own every partition")
     before = int(psql(sink, "SELECT count(*) FROM public.effect")[0][0])
     wait_until(lambda: int(psql(sink, "SELECT count(*) FROM public.effect")[0][0]) > before, 3,
                "the other to apply")
     gap = time.monotonic() - frozen
     t.log("taken over %.2f s after the stop (%s effects then)" % (gap, stopped_keys))
-    assert gap <= (session_s + 3) * PATIENCE, gap
+    assert gap <= (session_s + 6) * PATIENCE, gap
     wait_until(lambda: time.monotonic() - frozen > 10, 11, "ten seconds to be over", every=0.5)
     one.thaw()
     wait_until(both_work, 60, "both to work again")

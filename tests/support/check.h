@@ -19,6 +19,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How long to wait for something that took `ms` at worst: SKALD_PATIENCE=3 triples it. */
+static inline long
+check_patience_ms(long ms)
+{
+	const char *factor = getenv("SKALD_PATIENCE");
+
+	return (long)((double)ms * (factor ? strtod(factor, NULL) : 1));
+}
+
 struct check_case {
 	const char *name;
 	void (*run)(void);

@@ -13,7 +13,7 @@
 #include "base/wake.h"
 #include "tests/support/check.h"
 
-#define WAIT_MS 10000
+#define WAIT_MS 30000
 
 const char *kit_role = "postgres";
 struct kit_ways kit_ways;
@@ -191,7 +191,7 @@ kit_relay_start_with(struct kit_relay *r, const char *database, int64_t retentio
 	if (skald_metrics_create(&r->metrics, &err))
 		die("metrics", &err);
 	conf.metrics = r->metrics;
-	r->drain_ms = 5000;
+	r->drain_ms = kit_ways.drain_ms ? kit_ways.drain_ms : WAIT_MS;
 	if (skald_relay_create(&r->relay, &conf, &err))
 		die("relay", &err);
 	if (pthread_create(&r->thread, NULL, run, r))
@@ -241,7 +241,7 @@ kit_metric(struct kit_relay *r, const char *name)
 bool
 kit_wait_metric(struct kit_relay *r, const char *name, int64_t at_least)
 {
-	int64_t until_ms = skald_mono_ms() + WAIT_MS;
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(WAIT_MS);
 
 	while (kit_metric(r, name) < at_least) {
 		if (skald_mono_ms() > until_ms) {
@@ -259,7 +259,7 @@ kit_wait_metric(struct kit_relay *r, const char *name, int64_t at_least)
 bool
 kit_wait(struct skald_sql *sql, const char *query, int64_t want)
 {
-	int64_t until_ms = skald_mono_ms() + WAIT_MS;
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(WAIT_MS);
 
 	while (pg_int(sql, query) != want) {
 		if (skald_mono_ms() > until_ms) {
@@ -404,7 +404,7 @@ kit_read(const char *topic)
 	struct kit_records all = { NULL, 0, 0 };
 	rd_kafka_t *rk = open_reader();
 	rd_kafka_topic_partition_list_t *list;
-	int64_t want = 0, until_ms = skald_mono_ms() + WAIT_MS;
+	int64_t want = 0, until_ms = skald_mono_ms() + check_patience_ms(WAIT_MS);
 
 	list = rd_kafka_topic_partition_list_new(kit.topics.partitions);
 	for (int p = 0; p < kit.topics.partitions; p++) {

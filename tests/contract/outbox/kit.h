@@ -64,6 +64,7 @@ struct kit_ways {
 	bool wants_wal;
 	int64_t slot_limit_bytes;
 	const char *gate;
+	int64_t drain_ms; /* 0: as long as it takes; 1: a stop cuts it off */
 };
 extern struct kit_ways kit_ways;
 
@@ -85,7 +86,7 @@ void kit_relay_stop(struct kit_relay *r); /* drains, joins, destroys */
 int64_t kit_metric(struct kit_relay *r, const char *name);
 bool kit_wait_metric(struct kit_relay *r, const char *name, int64_t at_least);
 
-/* Wait until a query answers `want`; false after ten seconds. */
+/* Wait until a query answers `want`; false after half a minute. */
 bool kit_wait(struct skald_sql *sql, const char *query, int64_t want);
 /* Wait until the relay has acknowledged and recorded everything that is committed now. */
 bool kit_wait_relayed(struct skald_sql *sql);

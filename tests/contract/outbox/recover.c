@@ -301,9 +301,10 @@ an_interrupted_catch_up_sends_nothing_twice(void)
 	struct kit_relay r;
 
 	kit_add_numbered(sql, "halfway", 1501, 6000);
+	kit_ways.drain_ms = 1;
 	kit_relay_start(&r, "halfway", 0);
+	kit_ways = (struct kit_ways){ 0 };
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 2000));
-	r.drain_ms = 0;
 	kit_relay_stop(&r);
 	kit_relay_start(&r, "halfway", 0);
 	CU_ASSERT(kit_wait_relayed(sql));

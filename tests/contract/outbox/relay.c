@@ -172,7 +172,9 @@ a_big_window_interrupted_repeats_equal_positions(void)
 	pg_exec(other, "COMMIT");
 
 	kit_producer = KIT_SHORT_QUEUE;
+	kit_ways.drain_ms = 1;
 	kit_relay_start(&r, "big", 0);
+	kit_ways = (struct kit_ways){ 0 };
 	kit_producer = KIT_AS_SET;
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 3000));
 	/* a crash as PostgreSQL sees it: nothing more is written down */
@@ -180,7 +182,6 @@ a_big_window_interrupted_repeats_equal_positions(void)
 		     "WHERE application_name LIKE 'skald relay%'");
 	first = kit_metric(&r, "skald_relay_published_total");
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", first + 11000));
-	r.drain_ms = 0;
 	kit_relay_stop(&r);
 	CU_ASSERT(pg_int(sql, "SELECT done_ordinal FROM skald.relay") > 0);
 	CU_ASSERT_EQUAL(pg_int(sql, "SELECT tick FROM skald.relay"), 2);
@@ -340,7 +341,7 @@ one_leads_and_another_takes_over(void)
 	CU_ASSERT_EQUAL(kit_metric(&b, "skald_relay_published_total"), 0);
 	term = pg_int(sql, "SELECT term FROM skald.relay");
 	kit_relay_stop(&a); /* hands the lease back */
-	CU_ASSERT(wait_leader(&b, 1000));
+	CU_ASSERT(wait_leader(&b, 1400)); /* before it could run out by itself */
 	kit_add_numbered(sql, "two", 101, 200);
 	CU_ASSERT(kit_wait_relayed(sql));
 	CU_ASSERT_EQUAL(pg_int(sql, "SELECT term FROM skald.relay"), term + 1);

@@ -9,6 +9,7 @@
 #include "base/config.h"
 #include "base/json.h"
 #include "base/wake.h"
+#include "tests/support/check.h"
 
 #define PATIENCE_S 20
 
@@ -26,8 +27,7 @@ static struct {
 	pthread_t relay_thread;
 	struct skald_producer *producer; /* of the tests */
 	pthread_t participant;
-	bool is_answering;
-	atomic_bool stop;
+	atomic_bool is_mute, is_over;
 } kit = { .topics = { .partitions = KIT_PARTITIONS, .replication = -1, .create = true } };
 
 static const char *const definitions[] = {
@@ -179,8 +179,6 @@ answer(struct skald_producer *producer, const struct skald_kafka_record *r)
 		reply(producer, r, "success");
 }
 
-static int64_t answered[KIT_PARTITIONS]; /* goes on there */
-
 static void *
 participate(void *arg)
 {
@@ -195,26 +193,25 @@ participate(void *arg)
 
 	(void)arg;
 	for (int i = 0; i < KIT_PARTITIONS; i++)
-		places[i] = (struct skald_kafka_partition){ "work", i, answered[i] };
+		places[i] = (struct skald_kafka_partition){ "work", i, 0 };
 	if (skald_producer_create(&producer, kit.props, "participant", &err) ||
 		skald_kafka_consumer_open(&consumer, kit.props, &conf, &err) ||
 		skald_kafka_consumer_assign(consumer, places, KIT_PARTITIONS, &err))
 		die("participant", &err);
-	while (!atomic_load(&kit.stop)) {
+	while (!atomic_load(&kit.is_over)) {
 		struct pollfd fd = { skald_kafka_consumer_fd(consumer), POLLIN, 0 };
 		struct skald_kafka_records *records = NULL;
 
+		if (atomic_load(&kit.is_mute)) {
+			(void)poll(NULL, 0, 5);
+			continue;
+		}
 		(void)poll(&fd, 1, 20);
 		skald_kafka_consumer_serve(consumer);
 		if (skald_kafka_records_take(consumer, 500, &records, &err))
 			die("take", &err);
-		for (unsigned i = 0; i < skald_kafka_records_count(records); i++) {
-			const struct skald_kafka_record *r =
-				skald_kafka_records_at(records, i);
-
-			answer(producer, r);
-			answered[r->partition] = r->offset + 1;
-		}
+		for (unsigned i = 0; i < skald_kafka_records_count(records); i++)
+			answer(producer, skald_kafka_records_at(records, i));
 		skald_kafka_records_free(records);
 		(void)skald_producer_serve(producer, report, NULL);
 	}
@@ -226,14 +223,7 @@ participate(void *arg)
 void
 kit_answer(bool on)
 {
-	if (on == kit.is_answering)
-		return;
-	kit.is_answering = on;
-	atomic_store(&kit.stop, !on);
-	if (!on)
-		(void)pthread_join(kit.participant, NULL);
-	else if (pthread_create(&kit.participant, NULL, participate, NULL))
-		die("thread", NULL);
+	atomic_store(&kit.is_mute, !on);
 }
 
 /* --- relay and orchestrators ---------------------------------------------------------------- */
@@ -381,7 +371,8 @@ kit_start(void)
 	for (unsigned i = 0; i < sizeof(definitions) / sizeof(definitions[0]); i++)
 		deploy(definitions[i]);
 	kit_relay(true);
-	kit_answer(true);
+	if (pthread_create(&kit.participant, NULL, participate, NULL))
+		die("thread", NULL);
 	kit_orchestrate(true);
 	if (!kit_until("SELECT count(*) FROM skald.installation", 1, PATIENCE_S))
 		die("the orchestrator does not begin", NULL);
@@ -392,7 +383,8 @@ kit_stop(void)
 {
 	kit_orchestrate(false);
 	kit_relay(false);
-	kit_answer(false);
+	atomic_store(&kit.is_over, true);
+	(void)pthread_join(kit.participant, NULL);
 	skald_producer_destroy(kit.producer);
 	skald_kafka_props_destroy(kit.props);
 	skald_config_destroy(kit.config);
@@ -417,7 +409,7 @@ kit_saga(const char *name, const char *key, const char *input)
 bool
 kit_until(const char *query, int64_t wanted, int seconds)
 {
-	int64_t until_ms = skald_mono_ms() + seconds * 1000, got;
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(seconds * 1000), got;
 
 	while ((got = pg_int(kit_sql, query)) != wanted && skald_mono_ms() < until_ms)
 		(void)poll(NULL, 0, 10);

@@ -77,12 +77,16 @@ class Kafka:
 
     def forbid_writing(self, topic):
         """Everything but writing to it (brokers with acls=True)."""
-        from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType
+        from confluent_kafka.admin import (AclBinding, AclBindingFilter, AclOperation,
+                                           AclPermissionType)
 
         rules = [AclBinding(*_everybody(topic), AclOperation.ALL, AclPermissionType.ALLOW),
                  AclBinding(*_everybody(topic), AclOperation.WRITE, AclPermissionType.DENY)]
         for future in self.admin().create_acls(rules).values():
             future.result(10)
+        asked = AclBindingFilter(*_everybody(topic), AclOperation.ANY, AclPermissionType.ANY)
+        wait_until(lambda: len(self.admin().describe_acls(asked).result(10)) == 2, 10,
+                   "the broker to know the rules")
 
     def allow_writing(self, topic):
         from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType
@@ -136,6 +140,14 @@ class Kafka:
                    for k, v in config.items()]
         self._finish(self.admin().incremental_alter_configs(
             [ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)]))
+        place = ConfigResource(ResourceType.TOPIC, name)
+
+        def known():
+            (found,) = self.admin().describe_configs([place]).values()
+            has = found.result(10)
+            return all(has[e.name].value == e.value for e in entries)
+
+        wait_until(known, 10, "the broker to know the settings of " + name)
 
     def recreate_topic(self, name, partitions=4, **kwargs):
         """Delete and make again, as an operator does it by mistake."""
