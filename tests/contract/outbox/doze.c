@@ -154,6 +154,8 @@ asleep_it_hardly_asks(void)
 	struct kit_relay r;
 
 	skald_sql_close(sql); /* what it counts is only the relay */
+	pg_exec(other, "ALTER SYSTEM SET autovacuum = off");
+	pg_exec(other, "SELECT pg_reload_conf()");
 	kit_relay_start(&r, "quiet", 0);
 	fall_asleep(&r);
 	(void)usleep(2000000); /* statistics come a second later */

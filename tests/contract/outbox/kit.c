@@ -96,6 +96,25 @@ kit_refuse_nothing(void)
 	rd_kafka_mock_clear_request_errors(kit.mock, 0);
 }
 
+#define FETCH 1 /* the request */
+
+void
+kit_withhold_after(unsigned answers)
+{
+	enum { FINE = 0, NOT_LEADER = 6, ENOUGH = 10000 };
+
+	(void)kit_kafka(); /* there is one */
+	for (unsigned i = 0; i < answers + ENOUGH; i++)
+		rd_kafka_mock_push_request_errors(kit.mock, FETCH, 1,
+			(rd_kafka_resp_err_t)(i < answers ? FINE : NOT_LEADER));
+}
+
+void
+kit_let_go(void)
+{
+	rd_kafka_mock_clear_request_errors(kit.mock, FETCH);
+}
+
 void
 kit_broker_set_up(bool is_up)
 {

@@ -43,6 +43,9 @@ const struct skald_kafka_props *kit_kafka(void);
 /* The next produce requests are answered with this error of the protocol; 0: as always. */
 void kit_refuse_produce(int error, unsigned count);
 void kit_refuse_nothing(void); /* forget those that are left */
+/* After so many answers nobody gets a record, until it is let go; what is there is told. */
+void kit_withhold_after(unsigned answers);
+void kit_let_go(void);
 void kit_broker_set_up(bool is_up); /* down: nobody answers */
 void kit_make_topic(const char *name);
 void kit_servers(char *dst, size_t bytes); /* for bootstrap.servers */
