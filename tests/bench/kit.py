@@ -63,6 +63,14 @@ def tree(pid):
     return {p: cpu[p] for p in found if p in cpu}
 
 
+def spent(pid):
+    """CPU seconds of all of it so far. A child that is just being reaped is seen neither at
+    its parent nor by itself: looked at twice."""
+    first = sum(tree(pid).values())
+    time.sleep(0.02)
+    return max(first, sum(tree(pid).values()))
+
+
 def memory_mb(pid, field):
     """VmHWM (peak resident), RssAnon and their like in MB; 0 when the process is gone."""
     with contextlib.suppress(OSError):
@@ -90,7 +98,7 @@ class Meter:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self):
-        self._before = {name: sum(tree(pid).values()) for name, pid in self.pids.items()}
+        self._before = {name: spent(pid) for name, pid in self.pids.items()}
         self._thread.start()
         return self
 
@@ -127,10 +135,7 @@ class Meter:
         self._look()
         for name, pid in self.pids.items():
             if name not in self.cpu:
-                # a child that is just being reaped is seen by neither look: look twice
-                now = sum(tree(pid).values())
-                time.sleep(0.02)
-                self.cpu[name] = max(now, sum(tree(pid).values())) - self._before[name]
+                self.cpu[name] = spent(pid) - self._before[name]
 
     def _look(self):
         for name, pid in list(self.pids.items()):
