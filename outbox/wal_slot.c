@@ -225,9 +225,9 @@ drop_slot(struct skald_relay *r, int attempts, struct skald_err *err)
 		is_there = skald_rows_count(rows) > 0;
 		is_active = is_there && skald_rows_get(rows, 0, 0).data;
 		skald_rows_free(rows);
-		if (is_active && attempt + 1 < attempts) {
+		if (is_active) {
 			nanosleep(&pause, NULL);
-		} else if (is_there && !is_active) {
+		} else if (is_there) {
 			rc = skald_sql_query(
 				r->guard, sql_drop, &name, 1, false, NULL, err);
 			is_there = rc != SKALD_OK;

@@ -3,6 +3,7 @@ twice, none lost or left behind, every saga ends. Controls: without the barrier 
 
 from skaldtest import check, e2e, psql, wait_until
 
+import writers
 from sagas import ORCHESTRATOR, PARTICIPANT, SERVICES, Shop
 
 SAGAS = 40
@@ -152,11 +153,10 @@ def four_services_in_trouble(t):
         "--rate", 60, "--count", 200, "--rollback", 0.15, "--prefix", t.tag + "-",
         "--duplicate", 0.1], settings={"topics.partitions": "4"})
 
-    placed = [False]  # the last order is seen by its number before it is committed
+    are_placed = writers.orders_placed(shop.url, 200)
 
     def over():
-        was_placed = placed[0]
-        placed[0] = int(psql(shop.url, "SELECT last_value FROM public.order_number")[0][0]) >= 200
+        is_over = are_placed()
         for p in shop.procs.values():
             if not p.alive:
                 p.start()
@@ -164,7 +164,7 @@ def four_services_in_trouble(t):
         if daemon.starts == 1 and sagas["finished"] > 20:
             daemon.kill()
             daemon.start()
-        return was_placed and len(sagas) == 1 and sagas["finished"]
+        return is_over and len(sagas) == 1 and sagas["finished"]
 
     wait_until(over, 180, "every order's saga to end", every=0.2)
     orders = psql(shop.url, "SELECT order_id FROM public.orders ORDER BY 1")

@@ -21,6 +21,15 @@ def wait_for(url, mode):
         wait_until(lambda: slot_state(url) is None, 20, "the slot to be gone")
 
 
+def config_path(t):
+    return os.path.join(t.dir, "skaldd.conf")
+
+
+def configure(t, mode):
+    with open(config_path(t), "w", encoding="utf-8") as f:
+        f.write("[relay]\nmode = %s\n" % mode)
+
+
 @e2e("e2e.switch.under_load", records=1500, effects=1500, timeout=240)
 def under_load(t):
     """poll, wal, poll, wal by restarts under load, the last leader killed instead of drained:
@@ -54,19 +63,13 @@ def by_reload(t):
     """The same by SIGHUP: one process, told poll, wal, poll, wal, poll while others write."""
     url, sink = t.database(), t.database()
     topic = t.topic("reload", partitions=3)
-    path = os.path.join(t.dir, "skaldd.conf")
     applier(t, sink, topic)
-
-    def configure(mode):
-        with open(path, "w", encoding="utf-8") as f:
-            f.write("[relay]\nmode = %s\n" % mode)
-
-    configure("poll")
-    daemon = t.skaldd(url, env={"SKALD_CONFIG": path})
+    configure(t, "poll")
+    daemon = t.skaldd(url, env={"SKALD_CONFIG": config_path(t)})
     load = writers.Writers(t, url, topic, clients=4, rate=100).start()
     for mode in (*BACK_AND_FORTH[1:], "poll"):
         t.kafka.wait_count(topic, t.kafka.count(topic) + 200)
-        configure(mode)
+        configure(t, mode)
         daemon.signal(signal.SIGHUP)
         wait_for(url, mode)
     t.kafka.wait_count(topic, t.kafka.count(topic) + 100)
@@ -127,10 +130,8 @@ def walsender_hangs(t):
     it decodes): the slot cannot be dropped then, and goes by itself once it can."""
     url = t.database()
     topic = t.topic("hangs", partitions=1)
-    path = os.path.join(t.dir, "skaldd.conf")
-    with open(path, "w", encoding="utf-8") as f:
-        f.write("[relay]\nmode = wal\n")
-    daemon = t.skaldd(url, env={"SKALD_CONFIG": path})
+    configure(t, "wal")
+    daemon = t.skaldd(url, env={"SKALD_CONFIG": config_path(t)})
     wait_streaming(url)
     writers.add(t, url, topic, 100)
     t.kafka.wait_count(topic, 100)
@@ -138,8 +139,7 @@ def walsender_hangs(t):
                               " current_database()")[0][0])
     os.kill(walsender, signal.SIGSTOP)
     try:
-        with open(path, "w", encoding="utf-8") as f:
-            f.write("[relay]\nmode = poll\n")
+        configure(t, "poll")
         daemon.signal(signal.SIGHUP)
         wait_mode(url, "poll")
         writers.add(t, url, topic, 100, first=101)

@@ -136,3 +136,16 @@ def add(t, url, topic, count, key="k%d", first=1, type_="test.changed", extra=No
 
 def committed(url):
     return [row[0] for row in psql(url, "SELECT id FROM app.event")]
+
+
+def orders_placed(url, count):
+    """A predicate: the example's order service has placed so many. Its numbers are drawn before
+    the order is committed, so it is true one look after the last was drawn."""
+    drawn = [False]
+
+    def look():
+        was_drawn = drawn[0]
+        drawn[0] = int(psql(url, "SELECT last_value FROM public.order_number")[0][0]) >= count
+        return was_drawn
+
+    return look

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/wake.h"
+#include "tests/support/check.h"
 
 static struct {
 	struct skald_dev_broker *broker;
@@ -255,7 +256,7 @@ kit_metric(struct kit_run *run, const char *name)
 bool
 kit_until(struct skald_sql *sql, const char *query, int64_t wanted, int seconds)
 {
-	int64_t until_ms = skald_mono_ms() + seconds * 1000, got;
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(seconds * 1000), got;
 
 	do {
 		got = pg_int(sql, query);
@@ -271,7 +272,7 @@ kit_until(struct skald_sql *sql, const char *query, int64_t wanted, int seconds)
 bool
 kit_until_metric(struct kit_run *run, const char *name, int64_t wanted, int seconds)
 {
-	int64_t until_ms = skald_mono_ms() + seconds * 1000, got;
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(seconds * 1000), got;
 
 	do {
 		got = kit_metric(run, name);

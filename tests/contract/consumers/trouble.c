@@ -329,6 +329,7 @@ replays_for_another_group_are_passed_over(void)
 	CU_ASSERT(kit_until(sql, "SELECT count(*) FROM effect", 1, 30));
 	CHECK_TEXT(kit_wrong_effects(sql), "");
 	CU_ASSERT(kit_until_metric(&run, "skald_consumer_skipped_total", 1, 10));
+	CU_ASSERT_EQUAL(kit_metric(&run, "skald_consumer_skipped_total"), 1);
 	CU_ASSERT_EQUAL(kit_end_run(&run), SKALD_OK);
 }
 

@@ -397,7 +397,7 @@ wait_leader(struct kit_relay *r, int64_t within_ms, int64_t *took_ms)
 }
 
 static void
-signal_sessions(struct skald_sql *sql, const char *pids, int signal)
+signal_sessions(const char *pids, int signal)
 {
 	char text[200];
 	char *at = text;
@@ -410,7 +410,6 @@ signal_sessions(struct skald_sql *sql, const char *pids, int signal)
 			CU_ASSERT_EQUAL(kill(pid, signal), 0);
 		at += *at == ',';
 	}
-	(void)sql;
 }
 
 /* Between two transactions: who stands in one holds its locks, and nobody can lead. */
@@ -424,11 +423,11 @@ stop_sessions(struct skald_sql *sql, const char *pids)
 		"'transactionid'",
 		pids);
 	for (int i = 0; i < 1000; i++) {
-		signal_sessions(sql, pids, SIGSTOP);
+		signal_sessions(pids, SIGSTOP);
 		(void)usleep(1000);
 		if (pg_int(sql, query) == 0)
 			return;
-		signal_sessions(sql, pids, SIGCONT);
+		signal_sessions(pids, SIGCONT);
 		(void)usleep(2000);
 	}
 	CU_FAIL("they are never between two transactions");
@@ -460,7 +459,7 @@ another_takes_over_from_one_that_hangs(void)
 	printf("(took over after %lld ms", (long long)took_ms);
 	CU_ASSERT(kit_wait_metric(&b, "skald_relay_streaming", 1));
 	CU_ASSERT(kit_wait_metric(&b, "skald_relay_published_total", 50));
-	signal_sessions(sql, pids, SIGCONT);
+	signal_sessions(pids, SIGCONT);
 	(void)usleep(300000);
 	kit_load_stop(&load);
 	CU_ASSERT(kit_wait_relayed(sql));

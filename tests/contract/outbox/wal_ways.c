@@ -26,15 +26,6 @@ wait_trouble(struct kit_relay *r, const char *part)
 	return false;
 }
 
-/* Half a minute: a slot that was shed is not made again at once. */
-static bool
-wait_streaming(struct kit_relay *r)
-{
-	for (int i = 0; i < 3000 && kit_metric(r, "skald_relay_streaming") != 1; i++)
-		(void)usleep(10000);
-	return kit_metric(r, "skald_relay_streaming") == 1;
-}
-
 static int64_t
 slots(struct skald_sql *sql)
 {
@@ -60,7 +51,7 @@ a_dropped_slot_is_caught_up_with_and_made_again(void)
 		(void)usleep(400000);
 		kit_drop_slots(sql);
 		CU_ASSERT(kit_wait_metric(&r, "skald_relay_catchups_total", i));
-		CU_ASSERT(wait_streaming(&r));
+		CU_ASSERT(kit_wait_metric(&r, "skald_relay_streaming", 1));
 	}
 	for (int i = 0; i < 3; i++) {
 		kit_load_stop(&load[i]);
@@ -92,7 +83,7 @@ a_slot_dropped_while_nobody_leads(void)
 	kit_ways.wants_wal = true;
 	kit_relay_start(&r, "absent", 0);
 	kit_ways = (struct kit_ways){ 0 };
-	CU_ASSERT(wait_streaming(&r));
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_streaming", 1));
 	CU_ASSERT(kit_wait_relayed(sql));
 	CU_ASSERT_EQUAL(kit_metric(&r, "skald_relay_catchups_total"), 1);
 	kit_relay_stop(&r);
@@ -125,7 +116,7 @@ a_slot_that_holds_too_much_is_shed(void)
 	kit_add_numbered(sql, "shed", 201, 300);
 	kit_broker_set_up(true);
 	CU_ASSERT(kit_wait_relayed(sql));
-	CU_ASSERT(wait_streaming(&r));
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_streaming", 1));
 	kit_add_numbered(sql, "shed", 301, 400);
 	CU_ASSERT(kit_wait_relayed(sql));
 	kit_relay_stop(&r);
@@ -287,7 +278,7 @@ the_session_that_makes_a_slot_is_ended(void)
 	kit_add_numbered(sql, "ended", 1, 100);
 	CU_ASSERT(kit_wait_relayed(sql)); /* polling goes on */
 	pg_exec(other, "COMMIT");
-	CU_ASSERT(wait_streaming(&r));
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_streaming", 1));
 	kit_relay_stop(&r);
 	kit_check("ended", 100, 0);
 	skald_sql_close(other);
@@ -353,7 +344,7 @@ a_commit_below_the_slot_is_waited_for(void)
 	pg_exec(sql, "ALTER SYSTEM RESET synchronous_standby_names");
 	pg_exec(sql, "SELECT pg_reload_conf()");
 	(void)pthread_join(thread, NULL);
-	CU_ASSERT(wait_streaming(&r));
+	CU_ASSERT(kit_wait_metric(&r, "skald_relay_streaming", 1));
 	kit_add_numbered(sql, "late", 2, 2);
 	CU_ASSERT(kit_wait_metric(&r, "skald_relay_published_total", 2));
 	kit_relay_stop(&r);

@@ -41,7 +41,7 @@ d7_the_slot_is_made_while_another_database_writes(void)
 		CU_ASSERT_FALSE(is_made);
 		(void)poll(NULL, 0, 50);
 	}
-	CU_ASSERT(skald_mono_ms() - began_ms < kit_patience(1000));
+	CU_ASSERT(skald_mono_ms() - began_ms < check_patience_ms(1000));
 	pg_exec(other, "COMMIT");
 	for (int i = 0; i < 200 && !is_made; i++) {
 		struct pollfd pfd = { .fd = skald_stream_fd(s), .events = POLLIN };

@@ -22,7 +22,7 @@ static char text[4096];
 static bool
 is_confirmed(const char *slot, uint64_t lsn)
 {
-	int64_t until_ms = skald_mono_ms() + kit_patience(10000);
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(10000);
 	char query[256];
 
 	(void)snprintf(query, sizeof(query),
@@ -151,7 +151,7 @@ lag_after_traffic_elsewhere(const char *slot, bool confirms_keepalives)
 	struct skald_sql *other = pg_session("elsewhere", "postgres", SKALD_SQL_TOOL);
 	struct skald_stream *s = kit_start(slot, 0, NULL);
 	int64_t until_ms =
-		skald_mono_ms() + kit_patience(confirms_keepalives ? 15000 : 2000);
+		skald_mono_ms() + check_patience_ms(confirms_keepalives ? 15000 : 2000);
 	struct skald_err err = SKALD_ERR_INIT;
 	struct skald_stream_item item;
 	int64_t lag = -1;
@@ -215,7 +215,7 @@ stop_reading(const char *slot, bool sends_status, struct skald_err *err)
 			rc = skald_stream_status(s, 0, err);
 		(void)poll(NULL, 0, 100);
 	}
-	until_ms = skald_mono_ms() + kit_patience(30000);
+	until_ms = skald_mono_ms() + check_patience_ms(30000);
 	while (!rc && rows < 30 && skald_mono_ms() < until_ms) {
 		struct pollfd pfd = { .fd = skald_stream_fd(s), .events = POLLIN };
 
@@ -292,7 +292,7 @@ d12_memory_stays_flat_in_a_big_transaction(void)
 	CU_ASSERT_EQUAL(kit_next(s, 0, 30000, &item), SKALD_STREAM_BEGIN);
 	began_ms = skald_mono_ms();
 	skald_stream_close(s);
-	CU_ASSERT(skald_mono_ms() - began_ms < kit_patience(500));
+	CU_ASSERT(skald_mono_ms() - began_ms < check_patience_ms(500));
 	kit_drop_slot("flat");
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "tests/support/check.h"
 
 static const char *const columns[] = { "id", "message_id", "at", "topic", "key", "type",
 	"headers", "data", "xid", "expires_at", "not_there" };
@@ -17,15 +18,6 @@ die(const char *what, const struct skald_err *err)
 {
 	(void)fprintf(stderr, "\nstream: %s: %s %s\n", what, err->code, err->text);
 	exit(2);
-}
-
-int64_t
-kit_patience(int64_t ms)
-{
-	const char *factor = getenv("SKALD_PATIENCE");
-	long n = factor ? strtol(factor, NULL, 10) : 1;
-
-	return ms * (n > 0 ? n : 1);
 }
 
 struct skald_stream *
@@ -55,7 +47,7 @@ uint64_t
 kit_make_slot(const char *slot)
 {
 	struct skald_stream *s = kit_open(slot, NULL);
-	int64_t until_ms = skald_mono_ms() + kit_patience(20000);
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(20000);
 	struct skald_err err = SKALD_ERR_INIT;
 	bool is_made = false;
 	uint64_t lsn = 0;
@@ -93,7 +85,7 @@ void
 kit_wait_inactive(const char *slot)
 {
 	struct skald_sql *sql = pg_session(KIT_DATABASE, "postgres", SKALD_SQL_TOOL);
-	int64_t until_ms = skald_mono_ms() + kit_patience(20000);
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(20000);
 	char query[256];
 
 	(void)snprintf(query, sizeof(query),
@@ -124,7 +116,7 @@ enum skald_stream_kind
 kit_next(struct skald_stream *s, uint64_t confirmed_lsn, int64_t ms,
 	struct skald_stream_item *item)
 {
-	int64_t until_ms = skald_mono_ms() + kit_patience(ms);
+	int64_t until_ms = skald_mono_ms() + check_patience_ms(ms);
 	struct skald_err err = SKALD_ERR_INIT;
 
 	for (;;) {

@@ -28,9 +28,6 @@ enum {
 	KIT_COLUMN_COUNT
 };
 
-/* milliseconds, times SKALD_PATIENCE */
-int64_t kit_patience(int64_t ms);
-
 /* Connected only; more: conninfo options to add, or NULL. */
 struct skald_stream *kit_open(const char *slot, const char *more);
 /* The slot made, waiting for it; returns where it begins. */
